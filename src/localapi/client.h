@@ -1,0 +1,47 @@
+#pragma once
+
+// Blocking HTTP client for the local APIs. One connection per call.
+
+#include <chrono>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/result.h"
+
+namespace wayleave::localapi {
+
+struct ClientResponse {
+  int status = 0;
+  std::string contentType;
+  std::string body;
+};
+
+class Client {
+ public:
+  explicit Client(std::string socketPath, std::chrono::milliseconds timeout = std::chrono::seconds{30});
+  // The answer whatever its status. Errors: Unavailable (nobody listens; hint says which daemon to start),
+  // DeadlineExceeded, Io.
+  Result<ClientResponse> call(std::string_view method, std::string_view path, std::string_view body = {},
+                              std::string_view contentType = "application/json") const;
+  Result<ClientResponse> callBy(Steady deadline, std::string_view method, std::string_view path,
+                                std::string_view body = {}, std::string_view contentType = "application/json") const;
+  // The body of a 2xx answer; any other answer becomes the Error its JSON carries (reason, message, hint, OSStatus).
+  Result<std::string> callJson(std::string_view method, std::string_view path, std::string_view body = {},
+                               std::string_view contentType = "application/json") const;
+  // Follows a stream of JSON lines until it ends, `onLine` returns false, or `stop` is requested.
+  Status follow(std::string_view path, const std::function<bool(std::string_view line)>& onLine, std::stop_token stop) const;
+
+  const std::string& socketPath() const { return socketPath_; }
+
+ private:
+  std::string socketPath_;
+  std::chrono::milliseconds timeout_;
+};
+
+// The inverse of errorResponse().
+Error errorFromResponse(const ClientResponse& response);
+
+}  // namespace wayleave::localapi

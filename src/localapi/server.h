@@ -1,0 +1,88 @@
+#pragma once
+
+// HTTP/1.1 + JSON on a unix socket: the transport of every local API. `curl --unix-socket` works. The peer is known from
+// the kernel (SO_PEERCRED, SO_PEERGROUPS, SO_PEERPIDFD), taken at accept, never from what it says.
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/owned.h"
+#include "base/result.h"
+
+namespace wayleave::localapi {
+
+struct Peer {
+  pid_t pid = 0;
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::vector<gid_t> groups;
+  // Names the process itself, not the number: pid reuse cannot fool it. Empty on kernels without SO_PEERPIDFD (< 6.5),
+  // where pidfd_open at accept is used instead.
+  Fd pidfd;
+};
+
+struct Request {
+  std::string method;  // "GET", "POST", "DELETE"
+  std::string path;    // decoded, without the query: "/v1/identities/ABC"
+  std::map<std::string, std::string> query;
+  std::string contentType;
+  std::string body;
+  std::shared_ptr<const Peer> peer;
+};
+
+struct Response {
+  int status = 200;
+  std::string contentType = "application/json";
+  std::string body;
+};
+
+// {"error":{"code":…,"reason":…,"message":…,"hint":…}} with the HTTP status that fits the reason (docs/architecture.md).
+Response errorResponse(const Error& error);
+
+// An open chunked answer: one JSON document per line. send() queues (bounded: a reader that falls 256 events behind is cut
+// off and must reconnect); returns false once the reader is gone. Safe from any thread.
+class EventStream {
+ public:
+  virtual ~EventStream() = default;
+  virtual bool send(std::string jsonLine) = 0;
+};
+
+// Answers one request, exactly once, from any thread. Dropping it unanswered answers 500.
+class Responder {
+ public:
+  virtual ~Responder() = default;
+  virtual void respond(Response response) = 0;
+  virtual std::shared_ptr<EventStream> openStream() = 0;  // instead of respond()
+};
+
+// Runs on the server's thread: must not block. Hand long work (a signature) to another thread and respond from there.
+using Handler = std::function<void(Request, std::shared_ptr<Responder>)>;
+
+struct ServerLimits {
+  size_t bodyBytes = 8 * 1024 * 1024;        // a profile with icons; requests to identityd stay far below
+  size_t headerBytes = 16 * 1024;
+  size_t connections = 512;
+  size_t connectionsPerUid = 64;
+  std::chrono::seconds requestTimeout{10};   // from the first byte to the last: slow senders are cut
+  std::chrono::seconds idleTimeout{120};     // keep-alive
+};
+
+class Server {
+ public:
+  // Binds and listens at once; an existing socket file that nobody serves is replaced, a served one is an error.
+  // `mode`: of the socket file. Errors: Io, Conflict.
+  static Result<std::unique_ptr<Server>> listen(std::string socketPath, mode_t mode, Handler handler,
+                                                ServerLimits limits = {});
+  virtual ~Server() = default;  // stops, closes every connection, removes the socket file
+  virtual void start() = 0;     // serves on a thread of its own
+};
+
+}  // namespace wayleave::localapi
