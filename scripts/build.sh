@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# scripts/build.sh release|asan|tsan [TARGET…]  — configures once, then builds quietly with progress.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+kind=$1; shift
+case $kind in
+  release) options=(-DCMAKE_BUILD_TYPE=Release) ;;
+  asan) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=address) ;;
+  tsan) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=thread) ;;
+  fuzz) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=address -DWAYLEAVE_FUZZ=ON -DWAYLEAVE_TESTS=OFF
+                 -DWAYLEAVE_PCH=OFF -DCMAKE_CXX_COMPILER=clang++-19) ;;
+  bench) options=(-DCMAKE_BUILD_TYPE=Release -DWAYLEAVE_BENCH=ON -DWAYLEAVE_TESTS=OFF) ;;
+  *) echo "usage: $0 release|asan|tsan|fuzz|bench [TARGET…]" >&2; exit 2 ;;
+esac
+mkdir -p build
+log=build/$kind.log
+if ! cmake -S . -B "build/$kind" -G Ninja "${options[@]}" > "$log" 2>&1; then
+  tail -40 "$log" >&2
+  exit 1
+fi
+started=$SECONDS
+if [ -t 1 ]; then
+  ninja -C "build/$kind" "$@" || exit 1
+else
+  ninja -C "build/$kind" "$@" > "$log" 2>&1 || { grep -E 'FAILED|error' -A 12 "$log" | head -80 >&2; exit 1; }
+fi
+[ "$kind" != release ] || ln -sfn release/bin build/bin
+echo "built $kind in $((SECONDS - started)) s"
