@@ -15,7 +15,7 @@ build: dependencies ## the programs, in build/bin/
 	@scripts/build.sh release
 
 demo: build ## a managed profile in, real flows out over mutual TLS: the proof on one screen
-	@python3 lab/demo.py
+	@/usr/bin/python3 lab/demo.py
 
 check: build ## unit tests (plain, ASan+UBSan, TSan where threads meet), fuzzers for a few seconds, integration tests in namespaces
 	@scripts/check.sh

@@ -1,0 +1,114 @@
+"""`make demo`: a managed profile in, an unmodified curl out over mutual TLS, and the proof, on one screen.
+
+Every line that claims something is checked; the exit status is 0 only if all of it held.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import lab
+
+COLOUR = sys.stdout.isatty()
+
+
+def style(code: str, text: str) -> str:
+    return f"\033[{code}m{text}\033[0m" if COLOUR else text
+
+
+class Screen:
+    def __init__(self):
+        self.failures = 0
+
+    def step(self, text: str) -> None:
+        print(style("1", text), flush=True)
+
+    def line(self, label: str, text: str) -> None:
+        print(f"  {style('36', f'{label:<11}')} {text}", flush=True)
+
+    def check(self, label: str, held: bool, text: str) -> None:
+        self.failures += 0 if held else 1
+        mark = style("32", "✓") if held else style("31", "✗ NOT AS PROMISED:")
+        print(f"  {style('36', f'{label:<11}')} {mark} {text}", flush=True)
+
+
+def curl(machine: lab.Lab, url: str) -> tuple[bool, str]:
+    result = machine.device("curl", "-sS", "--max-time", "10", url)
+    return result.returncode == 0, result.stdout.strip()
+
+
+def last_gateway_line(machine: lab.Lab) -> str:
+    lines = machine.gateway_log.read_text().splitlines() if machine.gateway_log.exists() else []
+    return lines[-1] if lines else "(no line)"
+
+
+def show_reference(screen: Screen, machine: lab.Lab, identity: dict) -> None:
+    explained = machine.wayleave_json("explain", identity["reference"])
+    raw = explained["reference"]["hex"] if "reference" in explained else ""
+    screen.line("reference", f"{raw[:56]}… ({len(raw) // 2} bytes)")
+    screen.line("decoded", explained.get("summary", ""))
+
+
+def main() -> int:
+    lab.enter_namespaces()
+    started = time.monotonic()
+    screen = Screen()
+    work = Path(tempfile.mkdtemp(prefix="wayleave-demo."))
+    machine = lab.Lab(work)
+    try:
+        screen.step("A device and a network, in namespaces of their own; Squid as gateway, nginx as origin behind it")
+        machine.up()
+        machine.start_origin()
+        machine.start_gateway()
+        machine.start_wayleave()
+        ok, text = curl(machine, "https://origin.lab/")
+        screen.check("curl", not ok, f"https://origin.lab/ before any profile: {text}")
+
+        screen.step("The profile an administrator deploys: examples/pkcs12.mobileconfig")
+        result = machine.wayleave("profile", "install", lab.ROOT / "examples/pkcs12.mobileconfig")
+        screen.check("install", result.returncode == 0, result.stdout.strip().splitlines()[-1] if result.stdout.strip() else "")
+        identities = machine.wayleave_json("identity", "list")["identities"]
+        screen.check("identity", len(identities) == 1, f"{identities[0]['subject']} ({identities[0]['keyType']}, {identities[0]['keyKind']} key)"
+                     if identities else "none")
+        show_reference(screen, machine, identities[0])
+        lab.wait_until(machine.capture_active, 10, "proxyd to load its rules")
+
+        screen.step("The same unmodified curl")
+        ok, text = curl(machine, "https://origin.lab/")
+        screen.check("curl", ok and text == "Hello from the origin.", f"https://origin.lab/ says: {text}")
+        line = lab.wait_until(lambda: (s := last_gateway_line(machine)) and "CONNECT" in s and s, 5, "the gateway's log line")
+        screen.check("gateway", "CN=lab-device-1" in line, line)
+        flows = lab.wait_until(lambda: machine.wayleave_json("flows")["flows"], 5, "the flow's record")
+        flow = flows[0]
+        screen.check("flow log", flow["outcome"] == "COMPLETED",
+                     f"{flow['destination']} {flow['decision']} {flow['outcome']} up={flow['bytesUp']} down={flow['bytesDown']}")
+
+        screen.step("The profile removed")
+        removed = machine.wayleave("profile", "remove", "com.wayleave.example.pkcs12")
+        lab.wait_until(lambda: not machine.capture_active(), 10, "proxyd to remove its rules")
+        ok, text = curl(machine, "https://origin.lab/")
+        screen.check("curl", removed.returncode == 0 and not ok, f"https://origin.lab/ again: {text}")
+        status = machine.stop("wayleave")
+        screen.check("stopped", status == 0, f"all three daemons ended in order, status {status}")
+    except (lab.LabError, KeyError, IndexError) as error:
+        screen.failures += 1
+        print(style("31", f"the demo could not go on: {type(error).__name__}: {error}"))
+        print(machine.tail("wayleave"))
+    finally:
+        machine.close()
+        if screen.failures and os.environ.get("WAYLEAVE_KEEP"):
+            print(f"kept: {work}")
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+    verdict = "everything above was checked" if not screen.failures else f"{screen.failures} of the checks above did not hold"
+    print(style("1", f"{verdict}; {time.monotonic() - started:.1f} s"))
+    return 1 if screen.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

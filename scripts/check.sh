@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# The whole test suite. Every part reports one line; the last line sums up. Exit status 0 only if nothing failed.
+#
+#   unit tests      under ASan+UBSan (all libraries) and TSan (those with threads)
+#   fuzzers         each for a few seconds on top of its corpus (skipped by name when clang cannot be had)
+#   integration     real kernel, real Squid and curl, in namespaces: release programs and ASan programs
+#
+# WAYLEAVE_FUZZ_SECONDS (default 3) per fuzzer.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+passed=0 failed=0 skipped=0
+started=$SECONDS
+
+note() { printf '%-9s %s\n' "$1" "$2"; }
+pass() { passed=$((passed + 1)); note "ok" "$1"; }
+fail() { failed=$((failed + 1)); note "FAILED" "$1"; }
+skip() { skipped=$((skipped + 1)); note "skipped" "$1"; }
+
+step() { # name, command…: output to a log, shown when it fails
+  local name=$1 log from=$SECONDS; shift
+  log=build/check-$(tr -c 'a-z0-9\n' - <<< "$name").log
+  if "$@" > "$log" 2>&1; then pass "$name ($((SECONDS - from)) s)"; else fail "$name: tail of $log"; tail -60 "$log"; fi
+}
+
+unit_tests() { # build folder, environment…
+  local folder=$1; shift
+  env "$@" ctest --test-dir "$folder" --output-on-failure -j 2 --no-tests=error
+}
+
+mkdir -p build
+export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:detect_stack_use_after_return=0
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+export LSAN_OPTIONS=suppressions=$PWD/scripts/lsan.supp:print_suppressions=0
+
+if scripts/build.sh asan; then
+  step "unit tests under ASan and UBSan" unit_tests build/asan
+else
+  fail "the ASan build"
+fi
+step "unit tests, release build" unit_tests build/release
+
+# Where threads meet: the data plane, the local API, the TPM's owner thread.
+threaded=(tls tunnel proxy localapi broker keys)
+targets=(); pattern=
+for library in "${threaded[@]}"; do
+  if [ -n "$(find "src/$library" -name '*_test.cc' -print -quit 2>/dev/null)" ]; then
+    targets+=("wayleave_${library}_test"); pattern+="${pattern:+|}^$library\$"
+  fi
+done
+if scripts/build.sh tsan "${targets[@]}"; then
+  step "unit tests under TSan: ${threaded[*]}" ctest --test-dir build/tsan -R "$pattern" --output-on-failure --no-tests=error
+else
+  fail "the TSan build"
+fi
+
+if [ "$(id -u)" -eq 0 ] && scripts/dependencies.sh fuzz >/dev/null 2>&1 || command -v clang++-19 >/dev/null; then
+  step "fuzzers, ${WAYLEAVE_FUZZ_SECONDS:-3} s each" scripts/fuzz.sh "${WAYLEAVE_FUZZ_SECONDS:-3}"
+else
+  skip "fuzzers: clang-19 is not installed and this user cannot install it"
+fi
+
+step "integration, release programs" /usr/bin/python3 tests/integration/run.py
+step "integration, ASan and UBSan programs" env WAYLEAVE_BIN="$PWD/build/asan/bin" /usr/bin/python3 tests/integration/run.py --sanitized
+grep -h '^skipped' build/check-integration*.log 2>/dev/null | sort -u
+
+printf 'took %d s\n' $((SECONDS - started))
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ]
