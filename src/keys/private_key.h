@@ -31,8 +31,8 @@ enum class SignatureScheme : uint8_t {
   RsaPkcs1Sha512,
 };
 
-std::string_view text(KeyType type);          // "EC P-384", "RSA"
-std::string_view text(KeyKind kind);          // "software", "tpm"
+std::string_view text(KeyType type);            // "EC P-384", "RSA"
+std::string_view text(KeyKind kind);            // "software", "tpm"
 std::string_view text(SignatureScheme scheme);  // "ecdsa_secp384r1_sha384"; EcdsaSha256 is "ecdsa_sha256"
 Result<SignatureScheme> parseScheme(std::string_view name);
 
@@ -40,6 +40,14 @@ Result<SignatureScheme> parseScheme(std::string_view name);
 size_t digestLength(SignatureScheme scheme);
 // "SHA256", "SHA384", "SHA512": OpenSSL's names.
 const char* digestName(SignatureScheme scheme);
+bool isPss(SignatureScheme scheme);
+// The schemes a key of this type can serve at all, strongest fit first; a device may support fewer.
+std::vector<SignatureScheme> schemesFor(KeyType type);
+
+// RSA moduli we accept, in bits. Below 2048, TLS stacks at today's default security level refuse the certificate; above
+// 8192 a signature takes longer than a handshake may, and a hostile file could make one take minutes.
+inline constexpr int kMinRsaBits = 2048;
+inline constexpr int kMaxRsaBits = 8192;
 
 // The subjectPublicKeyInfo with what it says, decoded once.
 struct PublicKey {
@@ -49,11 +57,13 @@ struct PublicKey {
   // SHA-1 over the contents of the SPKI BIT STRING: the public-key hash by which keychains pair certificate and key.
   Bytes keychainHash() const;
 
-  // Errors: BadInput, Unsupported (a curve or algorithm outside KeyType).
+  // The whole of `der` must be one SPKI. Errors: BadInput; Unsupported (an algorithm outside KeyType, explicit curve
+  // parameters, an RSA modulus outside kMinRsaBits..kMaxRsaBits).
   static Result<PublicKey> fromSpki(ByteView der);
 };
 
-// A private key that can sign. Thread-safe. `sign` may take long (a TPM: 600 ms and more): never call it on an event loop.
+// A private key that can sign. Thread-safe. `sign` may take long (a TPM: 600 ms and more): never call it on an event
+// loop.
 class PrivateKey {
  public:
   virtual ~PrivateKey() = default;
