@@ -191,7 +191,7 @@ class FileReferenceParser {
     if (!type) return bad(at, fmt::format("unknown record type 0x{:08x}", readU32(value)));
     reference_.item.recordType = *type;
     if (options_.fields) field(at, 4, "record type", fmt::format("0x{:08x} = {}", readU32(value), text(*type)));
-    const std::vector<AttributeName> names = primaryKeyAttributes(*type);
+    const std::span<const AttributeName> names = primaryKeyAttributes(*type);
     reference_.item.attributes.reserve(names.size());
     size_t used = 4;
     for (const AttributeName& name : names) {
@@ -313,7 +313,7 @@ Result<Bytes> encodeFile(const FileReference& reference) {
   const auto refuse = [](std::string why) { return fail(Reason::BadInput, "encode reference: " + std::move(why)); };
   const std::string& path = reference.keychainPath;
   if (path.empty() || path.find('\0') != std::string::npos) return refuse("keychain path is empty or holds a NUL");
-  const std::vector<AttributeName> names = primaryKeyAttributes(reference.item.recordType);
+  const std::span<const AttributeName> names = primaryKeyAttributes(reference.item.recordType);
   if (names.size() != reference.item.attributes.size())
     return refuse(fmt::format("{} attributes, not {}", reference.item.attributes.size(), names.size()));
 
@@ -388,27 +388,50 @@ std::optional<RecordType> recordTypeFrom(uint32_t value) {
   return std::nullopt;
 }
 
-std::vector<AttributeName> primaryKeyAttributes(RecordType type) {
+std::span<const AttributeName> primaryKeyAttributes(RecordType type) {
   using enum AttributeFormat;
+  static constexpr std::array kCertificate = {
+      AttributeName{"ctyp", "CertType", Uint32},
+      AttributeName{"issu", "Issuer", Blob},
+      AttributeName{"snbr", "SerialNumber", Blob},
+  };
+  static constexpr std::array kGeneric = {
+      AttributeName{"acct", "Account", String},
+      AttributeName{"svce", "Service", String},
+  };
+  static constexpr std::array kInternet = {
+      AttributeName{"acct", "Account", String},
+      AttributeName{"sdmn", "SecurityDomain", String},
+      AttributeName{"srvr", "Server", String},
+      AttributeName{"ptcl", "Protocol", Uint32},
+      AttributeName{"atyp", "AuthenticationType", String},
+      AttributeName{"port", "Port", Uint32},
+      AttributeName{"path", "Path", String},
+  };
+  static constexpr std::array kAppleShare = {
+      AttributeName{"acct", "Account", String},
+      AttributeName{"vlme", "Volume", String},
+      AttributeName{"addr", "Address", String},
+      AttributeName{"ssig", "Signature", Blob},
+  };
+  static constexpr std::array kKey = {
+      AttributeName{"6", "Label", Blob},
+      AttributeName{"7", "ApplicationTag", Blob},
+      AttributeName{"8", "KeyCreator", String},
+      AttributeName{"9", "KeyType", Uint32},
+      AttributeName{"10", "KeySizeInBits", Uint32},
+      AttributeName{"11", "EffectiveKeySize", Uint32},
+      AttributeName{"12", "StartDate", Date},
+      AttributeName{"13", "EndDate", Date},
+  };
   switch (type) {
-    case RecordType::Certificate:
-      return {{"ctyp", "CertType", Uint32}, {"issu", "Issuer", Blob}, {"snbr", "SerialNumber", Blob}};
-    case RecordType::GenericPassword: return {{"acct", "Account", String}, {"svce", "Service", String}};
-    case RecordType::InternetPassword:
-      return {{"acct", "Account", String},  {"sdmn", "SecurityDomain", String},     {"srvr", "Server", String},
-              {"ptcl", "Protocol", Uint32}, {"atyp", "AuthenticationType", String}, {"port", "Port", Uint32},
-              {"path", "Path", String}};
-    case RecordType::AppleSharePassword:
-      return {{"acct", "Account", String},
-              {"vlme", "Volume", String},
-              {"addr", "Address", String},
-              {"ssig", "Signature", Blob}};
+    case RecordType::Certificate: return kCertificate;
+    case RecordType::GenericPassword: return kGeneric;
+    case RecordType::InternetPassword: return kInternet;
+    case RecordType::AppleSharePassword: return kAppleShare;
     case RecordType::PublicKey:
     case RecordType::PrivateKey:
-    case RecordType::SymmetricKey:
-      return {{"6", "Label", Blob},      {"7", "ApplicationTag", Blob},   {"8", "KeyCreator", String},
-              {"9", "KeyType", Uint32},  {"10", "KeySizeInBits", Uint32}, {"11", "EffectiveKeySize", Uint32},
-              {"12", "StartDate", Date}, {"13", "EndDate", Date}};
+    case RecordType::SymmetricKey: return kKey;
   }
   return {};
 }

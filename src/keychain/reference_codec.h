@@ -17,6 +17,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -47,7 +48,7 @@ struct AttributeName {
 };
 // The attributes of the relation's unique index, in the order in which references carry them (KeySchema.m4, Schema.m4).
 // AppleShare passwords are known from code only, the others also from files.
-std::vector<AttributeName> primaryKeyAttributes(RecordType type);
+std::span<const AttributeName> primaryKeyAttributes(RecordType type);
 
 using Guid = std::array<uint8_t, 16>;
 // 87191ca3-0fc9-11d4-849a-000502b52122, the CSP/DL plug-in of file keychains: a constant, not an id of the item.
