@@ -31,8 +31,10 @@ class Client {
   // The body of a 2xx answer; any other answer becomes the Error its JSON carries (reason, message, hint, OSStatus).
   Result<std::string> callJson(std::string_view method, std::string_view path, std::string_view body = {},
                                std::string_view contentType = "application/json") const;
-  // Follows a stream of JSON lines until it ends, `onLine` returns false, or `stop` is requested.
-  Status follow(std::string_view path, const std::function<bool(std::string_view line)>& onLine, std::stop_token stop) const;
+  // Follows a stream of JSON lines until it ends, `onLine` returns false, or `stop` is requested. `onOpen` runs once when
+  // the daemon has begun to stream, before the first line. Both run on the calling thread.
+  Status follow(std::string_view path, const std::function<bool(std::string_view line)>& onLine, std::stop_token stop,
+                const std::function<void()>& onOpen = {}) const;
 
   const std::string& socketPath() const { return socketPath_; }
 

@@ -27,6 +27,9 @@ struct Peer {
   // Names the process itself, not the number: pid reuse cannot fool it. Empty on kernels without SO_PEERPIDFD (< 6.5),
   // where pidfd_open at accept is used instead.
   Fd pidfd;
+  // Inode of the accepted socket (fstat): by it the broker finds the caller's end of this very connection (unix_diag) and
+  // proves that the program it examined is the one that connected. 0 when unknown.
+  ino_t connection = 0;
 };
 
 struct Request {
