@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "keys/private_key.h"
+#include "tls/byte_queue.h"
 
 namespace wayleave::tls {
 
@@ -53,14 +54,16 @@ struct ClientContextOptions {
 
 class ClientContext {
  public:
-  // Errors: BadInput (certificates), KeyMismatch, Unsupported (key type), Internal (OpenSSL).
+  // Shared by workers; thread-safe. Errors: BadInput (certificates), KeyMismatch, Unsupported (key type), Internal
+  // (OpenSSL).
   static Result<std::shared_ptr<ClientContext>> make(ClientContextOptions options);
   virtual ~ClientContext() = default;
   virtual bool hasSession() const = 0;   // a ticket is at hand: the next handshake needs no signature
   virtual void forgetSessions() = 0;     // the identity changed or was removed
 };
 
-enum class HandshakeState : uint8_t { NeedsInput, Done, Failed };
+// NeedsSigner: the gateway asks for our certificate, and the step was not allowed to sign: repeat it with `maySign`.
+enum class HandshakeState : uint8_t { NeedsInput, NeedsSigner, Done, Failed };
 
 // One TLS connection. Not thread-safe: owned by the loop, except while a handshake step runs in the pool.
 class ClientTls {
@@ -68,31 +71,38 @@ class ClientTls {
   static Result<std::unique_ptr<ClientTls>> make(std::shared_ptr<ClientContext> context);
   virtual ~ClientTls() = default;
 
-  // Takes ciphertext from the gateway (all of it; bounded by the caller's reads).
+  // Lends ciphertext from the gateway, without a copy: the bytes must stay until read() has returned 0, or keepInput()
+  // copies what is still unread. Lend the next only after that.
   virtual void feed(ByteView ciphertext) = 0;
+  virtual void keepInput() = 0;
+  virtual bool hasInput() const = 0;  // ciphertext that read() has not taken yet
   // Ciphertext waiting to go out: a view valid until the next call; consume() what was written.
   virtual ByteView pendingOutput() const = 0;
   virtual void consume(size_t bytes) = 0;
 
-  // May block on the signer: run it through HandshakePool. After Failed see error().
-  virtual HandshakeState handshakeStep(Steady signDeadline) = 0;
+  // Costs milliseconds, and with `maySign` blocks on the signer: run it through HandshakePool, after keepInput(). Without
+  // `maySign` it never reaches the signer. After Failed see error(); there may be an alert in pendingOutput().
+  virtual HandshakeState handshakeStep(bool maySign, Steady signDeadline) = 0;
   virtual const Error& error() const = 0;  // GatewayUntrusted, GatewayTlsFailed, GatewayRefusedCertificate, or the signer's
   virtual std::string negotiatedAlpn() const = 0;
   virtual bool resumed() const = 0;
   virtual std::string version() const = 0;  // "TLSv1.3"
+  // Once Done, on the loop: big output blocks come from the worker's cache, which must outlive this.
+  virtual void borrowFrom(ChunkCache& cache) = 0;
 
   // After Done. read(): plain text into `out`; 0 = nothing now. Errors: GatewayRefusedCertificate (TLS 1.3 servers say so on
   // the first read), GatewayTlsFailed. endOfStream(): close_notify came.
   virtual Result<size_t> read(std::span<uint8_t> out) = 0;
   virtual bool endOfStream() const = 0;
-  // Encrypts all of `plain` into the output buffer: bound it by looking at pendingOutput().size() first.
+  // Encrypts all of `plain` into the output buffer, in full records of 16 KiB and a last one with the rest: bound it by
+  // looking at pendingOutput().size() first. Errors: GatewayTlsFailed.
   virtual Status write(ByteView plain) = 0;
   virtual void closeNotify() = 0;
 };
 
-// A bounded set of threads and a bounded queue. Handshake steps are queued; `done` runs on the pool thread: post it back to
-// the loop. Steps that cannot sign (a session is at hand) and steps that can are kept apart, so that resumptions never
-// wait behind a slow signer.
+// A bounded set of threads and a bounded queue. The step runs on a pool thread: it posts its outcome back to its loop, so
+// destroy the pool (which waits for running steps and drops queued ones) before the loops. Steps that cannot sign and steps
+// that can are kept apart, so that resumptions never wait behind a slow signer. Thread-safe.
 class HandshakePool {
  public:
   struct Options {
