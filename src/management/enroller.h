@@ -1,0 +1,42 @@
+#pragma once
+
+// The seam between installing a profile and enrolling for its identities. management/ decides what is enrolled, when, and
+// under which installation; enrolment/ (a layer above) knows ACME and SCEP and satisfies this interface.
+
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "localapi/identity_client.h"
+#include "management/payload.h"
+
+namespace wayleave::management {
+
+// One ACME or SCEP payload to be turned into a staged identity.
+struct EnrolmentRequest {
+  std::string installation;  // begun at identityd; keys and certificates go under it (KeyRequest, BindRequest)
+  std::string profileIdentifier;
+  std::string accessGroup;
+  const Payload& payload;  // AcmePayload or ScepPayload; outlives the call
+};
+
+// One sentence for a person, at every step that may take a while: "waiting for the CA to validate the attestation".
+using EnrolmentProgress = std::function<void(std::string_view)>;
+
+class Enroller {
+ public:
+  virtual ~Enroller() = default;
+
+  // Blocks until the identity is bound under the installation, or fails. Called on the installer's thread, for one payload
+  // at a time. Called again with the same (installation, payloadUuid) after a crash: then it goes on where it was and
+  // neither makes a second key nor places a second order. `stop`: the daemon is ending; return Cancelled soon and keep what
+  // is needed to go on. Any other error gives up: the installation will be aborted, which removes its keys at identityd.
+  virtual Result<localapi::IdentityInfo> enroll(const EnrolmentRequest& request, const EnrolmentProgress& progress,
+                                                std::stop_token stop) = 0;
+  // The installation is over, committed or aborted: what was kept for going on can go.
+  virtual void settled(std::string_view installation, bool committed) = 0;
+};
+
+}  // namespace wayleave::management
