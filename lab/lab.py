@@ -12,6 +12,7 @@ not root), so that nothing can leak: when the first process of the lab ends, the
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -261,6 +262,72 @@ netdb_filename none
 """)
         self.start("gateway", "network", "squid", "-N", "-n", f"lab{os.getpid()}", "-f", conf, user=user)
         self.listening("gateway", "network", 3129)
+
+    # --- the device's TPM and the issuer ---------------------------------------------------------------------------------
+
+    def tpm_folder(self, name: str) -> Path:
+        return self.work / f"tpm-{name}"
+
+    def make_tpm(self, name: str) -> None:
+        """A software TPM as a manufacturer would ship it: endorsement keys with certificates of the lab's own TPM CA."""
+        folder = self.tpm_folder(name)
+        user = USERS["identity"]
+        for sub in ("ca", "state"):
+            (folder / sub).mkdir(parents=True)
+        (folder / "localca.conf").write_text("".join(f"{key}={folder}/ca/{file}\n" for key, file in (
+            ("statedir", ""), ("signingkey", "signkey.pem"), ("issuercert", "issuercert.pem"), ("certserial", "certserial"))))
+        (folder / "localca.options").write_text("--platform-manufacturer Lab\n--platform-version 1.0\n--platform-model Lab\n")
+        (folder / "setup.conf").write_text(f"create_certs_tool=/usr/bin/swtpm_localca\ncreate_certs_tool_config={folder}/localca.conf\n"
+                                           f"create_certs_tool_options={folder}/localca.options\nactive_pcr_banks=sha256\n")
+        run("swtpm_setup", "--tpm2", "--tpmstate", folder / "state", "--create-ek-cert", "--create-spk", "--lock-nvram", "--config",
+            folder / "setup.conf", "--overwrite", "--write-ek-cert-files", folder)
+        if real_root():
+            run("chown", "-R", f"{user}:{user}", folder / "state")
+            os.chown(folder, user, user)
+
+    def start_tpm(self, name: str = "device") -> str:
+        """Runs it on a unix socket, so that identityd needs no internet socket; returns the TCTI."""
+        folder = self.tpm_folder(name)
+        if not folder.exists():
+            self.make_tpm(name)
+        socket = folder / "tpm.sock"
+        for path in (socket, Path(f"{socket}.ctrl")):
+            path.unlink(missing_ok=True)
+        self.start(f"tpm-{name}", "device", "swtpm", "socket", "--tpm2", "--tpmstate", f"dir={folder}/state", "--server",
+                   f"type=unixio,path={socket}", "--ctrl", f"type=unixio,path={socket}.ctrl", "--flags", "not-need-init,startup-clear",
+                   user=USERS["identity"] if real_root() else None)
+        wait_until(lambda: self.alive(f"tpm-{name}") or Path(f"{socket}.ctrl").exists() and socket.exists(), 10, "swtpm's sockets")
+        return f"swtpm:path={socket}"
+
+    def start_issuer(self, *arguments, identifier: str = "lab-device-2", tpm: str = "device") -> None:
+        """The lab's ACME server and attestation CA; its allow-list names the TPM's endorsement keys and their device."""
+        folder = self.tpm_folder(tpm)
+        state = self.work / "issuer"
+        state.mkdir(exist_ok=True)
+        allow = {}
+        for certificate in folder.glob("ek-*.crt"):
+            spki = subprocess.run(["openssl", "x509", "-inform", "DER", "-in", certificate, "-noout", "-pubkey"], capture_output=True).stdout
+            if not spki:
+                spki = subprocess.run(["openssl", "x509", "-in", certificate, "-noout", "-pubkey"], capture_output=True, check=True).stdout
+            der = subprocess.run(["openssl", "pkey", "-pubin", "-outform", "DER"], input=spki, capture_output=True, check=True).stdout
+            allow[hashlib.sha256(der).hexdigest()] = identifier
+        (state / "ek-allow.json").write_text(json.dumps(allow))
+        roots = state / "ek-roots.pem"
+        roots.write_text((folder / "ca/swtpm-localca-rootca-cert.pem").read_text() + (folder / "ca/issuercert.pem").read_text())
+        self.start("issuer", "network", "/usr/bin/python3", "-m", "issuer", "--state", state, "--listen", "10.77.0.1:9443", "--certificate",
+                   PKI / "server.crt", "--key", PKI / "server.key", "--ek-roots", roots, "--ek-allow", state / "ek-allow.json", *arguments,
+                   env={"PYTHONPATH": str(ROOT / "lab"), "PYTHONDONTWRITEBYTECODE": "1"})
+        self.listening("issuer", "network", 9443)
+        acme_ca = state / "acme-device-ca.crt"
+        if acme_ca not in self.device_cas:
+            self.device_cas.append(acme_ca)
+
+    def issuer(self, path: str, body: dict | None = None) -> dict:
+        """Asks the issuer's lab interface: /lab/state, or /lab/faults with a body."""
+        command = ["curl", "-sS", "--cacert", PKI / "server-ca.crt", f"https://issuer.lab:9443{path}"]
+        if body is not None:
+            command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        return json.loads(self.inside("network", *command).stdout)
 
     # --- the device's side -------------------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@
 
 #include "enrolment/attestation_authority.h"
 #include "enrolment/attestation_object.h"
+#include "base/log.h"
 #include "keys/openssl.h"
+#include "keys/tpm/attestation_check.h"
 
 namespace wayleave::enrolment::acme {
 namespace {
@@ -28,7 +30,7 @@ std::chrono::seconds pollDelay(std::chrono::seconds retryAfter) { return retryAf
 
 class Run {
  public:
-  Run(Tools tools, const Parameters& parameters, const SubjectKey& key, const Progress& progress)
+  Run(const Tools& tools, const Parameters& parameters, const SubjectKey& key, const Progress& progress)
       : tools_(tools),
         parameters_(parameters),
         key_(key),
@@ -152,8 +154,11 @@ class Run {
     }
     step("attestation");
     const std::string keyAuthorization = challenge.token + "." + tools_.account.thumbprint();
-    auto attestation = tools_.agent.attestKey(key_.id, sha256(asBytes(keyAuthorization)));
+    const Bytes qualifyingData = sha256(asBytes(keyAuthorization));
+    auto attestation = tools_.agent.attestKey(key_.id, qualifyingData);
     if (!attestation) return withContext(attestation.error(), "attest the key");
+    if (Status checked = tools_.checkAttestation(*attestation, qualifyingData, parameters_.identifier.value); !checked)
+      return withContext(checked.error(), "not sent to the CA, it would refuse it");
     return post(challenge, nlohmann::json{{"attObj", toBase64Url(tpmAttestationObject(*attestation))}}.dump());
   }
 
@@ -184,7 +189,7 @@ class Run {
     return client_.finalize(order, *csr);
   }
 
-  Tools tools_;
+  const Tools tools_;
   const Parameters& parameters_;
   const SubjectKey& key_;
   const Progress& progress_;
@@ -193,12 +198,21 @@ class Run {
 
 }  // namespace
 
-Result<std::vector<Bytes>> obtainCertificate(Tools tools, const Parameters& parameters, const SubjectKey& key, const Progress& progress) {
+Result<std::vector<Bytes>> obtainCertificate(const Tools& tools, const Parameters& parameters, const SubjectKey& key, const Progress& progress) {
   if (parameters.attest && parameters.attestationUrl.empty()) {
     return fail(Reason::Unsupported, "Attest is true, but the payload names no attestation authority for this device's TPM",
                 "add the key AttestationURL to the ACME payload (docs/profile.md)");
   }
   return Run(tools, parameters, key, progress).go();
+}
+
+Status checkBeforeSending(const localapi::KeyAttestation& attestation, ByteView qualifyingData, const std::string& identifier) {
+  const keys::tpm::AttestationStatement statement{attestation.akChain, attestation.certifyInfo, attestation.signature,
+                                                  attestation.publicArea, attestation.algorithm};
+  const auto verdict = keys::tpm::validateAttestation(statement, {toBytes(qualifyingData), identifier, std::chrono::system_clock::now()});
+  if (!verdict) return propagate(verdict.error());
+  for (const std::string& warning : verdict->warnings) log::warn("attestation", {{"warning", warning}});
+  return {};
 }
 
 Status checkIssuedChain(const std::vector<Bytes>& chain, ByteView publicKey, Wall now) {

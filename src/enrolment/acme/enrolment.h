@@ -47,13 +47,18 @@ struct Tools {
   const Clock& clock;
   const AccountKey& account;
   Journal& journal;
+  // Looks at an attestation before it is sent: a refused challenge costs the order. Tests with made-up keys replace it.
+  std::function<Status(const localapi::KeyAttestation&, ByteView qualifyingData, const std::string& identifier)> checkAttestation;
 };
+
+// Everything that a server will check (keys/tpm/attestation_check.h), but for its trust roots. Errors: AttestationRefused.
+Status checkBeforeSending(const localapi::KeyAttestation& attestation, ByteView qualifyingData, const std::string& identifier);
 
 // Runs (or takes up again) one order. The journal keeps the order while it can still succeed, and forgets it when the server
 // has ended it: the next call then places a new one. Errors: those of Client; AttestationRefused with the server's words, or
 // ours when our own check of the attestation fails before it is sent; KeyMismatch (a certificate for another key);
 // Untrusted (a chain that does not verify); Unsupported (no challenge we can answer).
-Result<std::vector<Bytes>> obtainCertificate(Tools tools, const Parameters& parameters, const SubjectKey& key, const Progress& progress);
+Result<std::vector<Bytes>> obtainCertificate(const Tools& tools, const Parameters& parameters, const SubjectKey& key, const Progress& progress);
 
 // The leaf is for `publicKey`, is valid now, and each certificate is signed by the next.
 // Errors: KeyMismatch, IdentityExpired, Untrusted, BadInput.
