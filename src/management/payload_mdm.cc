@@ -1,0 +1,84 @@
+// com.apple.mdm and com.apple.declarations: payloads that bring more management.
+
+#include <fmt/format.h>
+
+#include "management/payload_reader.h"
+
+namespace wayleave::management {
+namespace {
+
+void checkHttps(Keys& keys, std::string_view key, const std::string& url) {
+  if (!url.starts_with("https://") || url.size() <= std::string_view("https://").size()) keys.error(key, "is not an https URL");
+}
+
+std::vector<std::string> readPinning(Keys& keys, std::string_view key, const ReadContext& context) {
+  std::vector<std::string> uuids;
+  const auto references = keys.strings(key);
+  if (!references) return uuids;
+  for (size_t i = 0; i < references->size(); ++i)
+    uuids.push_back(context.resolver.resolve((*references)[i], Resolver::Kind::Certificate,
+                                             plist::childPath(keys.pathOf(key), i), context.report));
+  return uuids;
+}
+
+}  // namespace
+
+MdmPayload readMdmPayload(Keys& keys, const ReadContext& context) {
+  MdmPayload payload;
+  if (const std::string* reference = keys.string("IdentityCertificateUUID", Need::Required))
+    payload.identityPayloadUuid = context.resolver.resolve(*reference, Resolver::Kind::Identity,
+                                                           keys.pathOf("IdentityCertificateUUID"), context.report);
+  if (const std::string* topic = keys.string("Topic", Need::Required)) {
+    payload.topic = *topic;
+    if (!topic->starts_with("com.apple.mgmt.")) keys.error("Topic", "does not start with com.apple.mgmt.");
+  }
+  if (const std::string* url = keys.string("ServerURL", Need::Required)) {
+    payload.serverUrl = *url;
+    checkHttps(keys, "ServerURL", *url);
+  }
+  payload.checkInUrl = payload.serverUrl;
+  if (const std::string* url = keys.string("CheckInURL")) {
+    payload.checkInUrl = *url;
+    checkHttps(keys, "CheckInURL", *url);
+  }
+  payload.signMessage = keys.boolean("SignMessage").value_or(false);
+  payload.checkOutWhenRemoved = keys.boolean("CheckOutWhenRemoved").value_or(false);
+  payload.accessRights = keys.integer("AccessRights", Need::Optional, 0, INT32_MAX).value_or(0);
+  if (auto capabilities = keys.strings("ServerCapabilities")) payload.serverCapabilities = std::move(*capabilities);
+  payload.serverPinningPayloadUuids = readPinning(keys, "ServerURLPinningCertificateUUIDs", context);
+  payload.checkInPinningPayloadUuids = readPinning(keys, "CheckInURLPinningCertificateUUIDs", context);
+  if (const std::string* mode = keys.string("EnrollmentMode")) {
+    if (*mode != "BYOD" && *mode != "ADDE") keys.error("EnrollmentMode", "is neither BYOD nor ADDE");
+    payload.enrollmentMode = *mode;
+  }
+  if (const std::string* account = keys.string("ManagedAppleID")) payload.managedAppleId = *account;
+  if (const std::string* account = keys.string("AssignedManagedAppleID")) payload.managedAppleId = *account;
+  keys.known({"PinningRevocationCheckRequired", "UseDevelopmentAPNS", "PromptUserToAllowBootstrapTokenForAuthentication",
+              "RequiredAppIDForMDM"});
+  keys.finish();
+  return payload;
+}
+
+DeclarationsPayload readDeclarationsPayload(Keys& keys, const ReadContext& context) {
+  DeclarationsPayload payload;
+  const plist::Array* items = keys.array("Declarations", Need::Required);
+  keys.finish();
+  if (items == nullptr) return payload;
+  constexpr size_t kMost = 1000;
+  if (items->size() > kMost) {
+    keys.error("Declarations", fmt::format("has more than {} declarations", kMost));
+    return payload;
+  }
+  for (size_t i = 0; i < items->size(); ++i) {
+    const std::string path = plist::childPath(keys.pathOf("Declarations"), i);
+    if (const Bytes* json = (*items)[i].data())
+      payload.declarations.push_back(*json);
+    else
+      context.report.error(path, fmt::format("is {}, must be data holding the JSON text of one declaration",
+                                             (*items)[i].typeName()));
+  }
+  if (items->empty()) keys.warn("Declarations", "is empty");
+  return payload;
+}
+
+}  // namespace wayleave::management

@@ -1,0 +1,55 @@
+#pragma once
+
+// How the importer calls the readers of single payload types. Internal to management/.
+
+#include <string>
+#include <vector>
+
+#include "management/payload.h"
+#include "management/profile_keys.h"
+
+namespace wayleave::management {
+
+// Finds the payload that a reference such as PayloadCertificateUUID means.
+class Resolver {
+ public:
+  enum class Kind : uint8_t { Identity, Certificate };
+
+  explicit Resolver(const std::vector<PayloadHeader>& headers) : headers_(headers) {}
+
+  // The named payload's own spelling of its PayloadUUID, or "" after reporting at `keyPath` why not: empty, dangling, or
+  // a payload of another kind. A match that differs in letter case resolves with a warning.
+  std::string resolve(const std::string& reference, Kind kind, const std::string& keyPath, Report& report) const;
+
+ private:
+  const std::vector<PayloadHeader>& headers_;
+};
+
+struct ReadContext {
+  const PayloadHeader& header;
+  const Resolver& resolver;
+  Report& report;
+  Wall now;
+};
+
+// Each reads one payload dictionary and calls keys.finish() itself. What they return is complete only if no error was
+// reported.
+CertificatePayload readCertificatePayload(Keys& keys, const ReadContext& context);
+Pkcs12Payload readPkcs12Payload(Keys& keys, const ReadContext& context);
+AcmePayload readAcmePayload(Keys& keys, const ReadContext& context);
+ScepPayload readScepPayload(Keys& keys, const ReadContext& context);
+VpnPayload readVpnPayload(Keys& keys, const ReadContext& context);
+DeclarationsPayload readDeclarationsPayload(Keys& keys, const ReadContext& context);
+MdmPayload readMdmPayload(Keys& keys, const ReadContext& context);
+
+// VendorConfig of our own provider; fills payload.proxy and payload.trustAnchorPayloadUuids.
+void readVendorConfig(const plist::Dictionary& dictionary, const std::string& path, const ReadContext& context,
+                      VpnPayload& payload);
+std::vector<OnDemandRule> readOnDemandRules(Keys& keys);
+
+// Shared by acme and scep.
+Subject readSubject(Keys& keys, Need need);
+SubjectAltNames readSubjectAltNames(Keys& keys);
+bool isDottedOid(std::string_view text);
+
+}  // namespace wayleave::management
