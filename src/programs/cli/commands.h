@@ -1,0 +1,24 @@
+#pragma once
+
+// Each command adds itself to the program; one file per command.
+
+#include <CLI/CLI.hpp>
+
+#include "context.h"
+
+namespace wayleave::cli {
+
+void addProfileCommand(CLI::App& app, Context& context);
+void addIdentityCommand(CLI::App& app, Context& context);
+void addStatusCommand(CLI::App& app, Context& context);
+void addFlowsCommand(CLI::App& app, Context& context);
+void addSignCommand(CLI::App& app, Context& context);
+void addRunCommand(CLI::App& app, Context& context);
+void addCompletionCommand(CLI::App& app, Context& context);
+
+// A subcommand that also takes the program's own options after itself: `wayleave profile list --json`.
+inline CLI::App* addCommand(CLI::App& parent, const std::string& name, const std::string& line) {
+  return parent.add_subcommand(name, line)->fallthrough();
+}
+
+}  // namespace wayleave::cli

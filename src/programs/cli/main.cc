@@ -1,0 +1,94 @@
+// wayleave: the command line over the three local APIs. It holds no right of its own: every daemon judges the caller.
+
+#include <cstdlib>
+#include <exception>
+
+#include <fmt/format.h>
+
+#include "commands.h"
+#if __has_include("explain_command.h")
+#include "explain_command.h"
+#define WAYLEAVE_EXPLAIN 1
+#endif
+
+namespace wayleave::cli {
+namespace {
+
+// The front page lists every command on one line, nested ones with their full name.
+class FrontPage final : public CLI::Formatter {
+ public:
+  std::string make_subcommands(const CLI::App* app, CLI::AppFormatMode mode) const override {
+    if (app->get_parent() != nullptr) return CLI::Formatter::make_subcommands(app, mode);
+    std::string out = "\nCommands:\n";
+    list(app, "", out);
+    return out;
+  }
+
+ private:
+  static void list(const CLI::App* app, const std::string& prefix, std::string& out) {
+    for (const CLI::App* command : app->get_subcommands([](const CLI::App*) { return true; })) {
+      std::string name = prefix + command->get_name();
+      if (command->get_subcommands([](const CLI::App*) { return true; }).empty()) {
+        for (const CLI::Option* option : command->get_options())
+          if (option->get_positional()) name += " " + option->get_name(true);
+        out += fmt::format("  {:<34} {}\n", name, command->get_description());
+      } else {
+        list(command, name + " ", out);
+      }
+    }
+  }
+};
+
+constexpr const char* kExitStatuses =
+    "\nExit status: 0 done, 1 failure, 2 usage, 3 not found, 4 denied, 5 a daemon does not answer,\n"
+    "6 input refused, 7 timed out.\n";
+
+int run(int argc, char** argv) {
+  CLI::App app("Wayleave: this machine's managed identities, and the flows they carry", "wayleave");
+  Context context;
+  app.formatter(std::make_shared<FrontPage>());
+  app.footer(kExitStatuses);
+  app.set_version_flag("--version", "wayleave " WAYLEAVE_VERSION);
+  app.add_flag("--json", context.json, "print JSON, as the local APIs give it");
+  context.runtimeDir = "/run/wayleave";
+  app.add_option("--runtime-dir", context.runtimeDir, "where the daemons' sockets are")
+      ->envname("WAYLEAVE_RUNTIME_DIR")
+      ->type_name("DIR")
+      ->capture_default_str();
+  app.require_subcommand(1);
+
+  addProfileCommand(app, context);
+  addIdentityCommand(app, context);
+  addStatusCommand(app, context);
+  addFlowsCommand(app, context);
+  addSignCommand(app, context);
+#ifdef WAYLEAVE_EXPLAIN
+  int explained = 0;
+  addExplainCommand(app, explained);
+#endif
+  addRunCommand(app, context);
+  addCompletionCommand(app, context);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error);  // prints help, version or the mistake
+    return status == 0 ? 0 : static_cast<int>(Exit::Usage);
+  }
+#ifdef WAYLEAVE_EXPLAIN
+  if (context.exit == Exit::Ok && explained != 0) return explained;
+#endif
+  return static_cast<int>(context.exit);
+}
+
+}  // namespace
+}  // namespace wayleave::cli
+
+int main(int argc, char** argv) {
+  try {
+    return wayleave::cli::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "wayleave: {}\n", error.what());
+    return 1;
+  }
+}
