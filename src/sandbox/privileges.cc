@@ -36,6 +36,12 @@ Result<File> openDatabase(const char* path) {
   return file;
 }
 
+// Needs CAP_SETPCAP, which an unprivileged daemon lacks; no_new_privs makes the bounding set moot there.
+void dropBounding(const std::vector<cap_value_t>& kept) {
+  for (cap_value_t value = 0; cap_get_bound(value) >= 0; ++value)
+    if (std::ranges::find(kept, value) == kept.end()) (void)cap_drop_bound(value);
+}
+
 struct PasswdEntry {
   uid_t uid;
   gid_t gid;
@@ -102,9 +108,7 @@ std::vector<cap_value_t> permitted(std::initializer_list<cap_value_t> wanted) {
 
 Status keepOnly(std::initializer_list<cap_value_t> capabilities) {
   const std::vector<cap_value_t> held = permitted(capabilities);
-  // Needs CAP_SETPCAP, which an unprivileged daemon lacks; no_new_privs makes the bounding set moot there.
-  for (cap_value_t value = 0; cap_get_bound(value) >= 0; ++value)
-    if (std::ranges::find(held, value) == held.end()) (void)cap_drop_bound(value);
+  dropBounding(held);
   (void)cap_reset_ambient();
   const Caps caps(cap_init());
   if (!caps) return std::unexpected(errnoError(errno, "prepare capabilities"));
@@ -121,6 +125,7 @@ Status becomeUser(const std::optional<Account>& account, std::initializer_list<c
     if (::geteuid() != 0)
       return fail(Reason::NotEntitled, fmt::format("only root can become uid {}", account->uid),
                   "start as root, or as that user");
+    dropBounding(permitted(capabilities));  // later we lack the right to
     // Across the change of uid the kernel clears every capability unless told not to.
     if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return std::unexpected(errnoError(errno, "keep capabilities"));
     if (::setgroups(account->groups.size(), account->groups.data()) != 0)

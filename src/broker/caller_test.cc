@@ -1,0 +1,301 @@
+// Real processes on a real socket, each with one thing wrong.
+
+#include "broker/caller.h"
+
+#include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <fstream>
+#include <random>
+
+#include "broker/broker_test_support.h"
+#include "broker/grants.h"
+
+namespace wayleave::broker {
+namespace {
+
+class CallerTest : public testing::Test {
+ protected:
+  Verdict verdictOf(const localapi::Peer& peer) {
+    Result<Verdict> verdict = verifier.verify(peer);
+    EXPECT_TRUE(verdict) << verdict.error().message;
+    return verdict ? *verdict : Verdict{};
+  }
+  Verdict verdictOf(const std::string& caller, std::vector<std::string> environment = {}) {
+    const Child child(caller, {"connect", socket.path(), "cloexec"}, std::move(environment));
+    const CallerSocket::Call call = socket.accept();
+    return verdictOf(call.peer);
+  }
+  // Would a grant for this program be given?
+  Entitlements entitlements(const Verdict& verdict, const std::string& executable, std::string extra = "") {
+    GrantSet set = parseGrants("[[grant]]\nname='test'\nexecutable='" + executable + "'\naccess-groups='*'\nusages=['sign']\n" + extra,
+                               "test.toml", {});
+    EXPECT_TRUE(set.problems.empty()) << describe(set.problems.front());
+    return Entitlements(std::make_shared<const std::vector<Grant>>(std::move(set.grants)), verdict);
+  }
+  // The refusal's message, which must say why.
+  std::string refusalOf(const Verdict& verdict, const std::string& executable, std::string extra = "") {
+    const Entitlements entitled = entitlements(verdict, executable, std::move(extra));
+    EXPECT_FALSE(entitled.any());
+    return entitled.refusal(Usage::Sign).message;
+  }
+
+  TemporaryFolder folder;
+  std::string program = copyProgram(folder / "agent");
+  CallerSocket socket{folder / "socket"};
+  SystemClock clock;
+  DirectWitness witness;
+  CallerVerifier verifier{witness, clock};
+};
+
+TEST_F(CallerTest, HoldsEveryConditionOfAnHonestProgram) {
+  const Verdict verdict = verdictOf(program);
+  EXPECT_EQ(program, verdict.executable);
+  EXPECT_EQ(::getuid(), verdict.uid);
+  EXPECT_EQ(64u, verdict.sha256.size());
+  for (const Condition& condition : verdict.conditions)
+    if (condition.name != ConditionName::Undumpable) {
+      EXPECT_TRUE(condition.held) << text(condition.name) << ": " << condition.sentence;
+    }
+  EXPECT_TRUE(entitlements(verdict, program).any());
+  EXPECT_TRUE(entitlements(verdict, program, "sha256='" + verdict.sha256 + "'\nuser=" + std::to_string(::getuid())).any());
+}
+
+TEST_F(CallerTest, RefusesARenamedProgram) {
+  const std::string renamed = copyProgram(folder / "other");
+  EXPECT_NE(std::string::npos, refusalOf(verdictOf(renamed), program).find("no grant names " + renamed));
+}
+
+TEST_F(CallerTest, RefusesAProgramReplacedAfterItConnected) {
+  const Child child(program, {"connect", socket.path(), "cloexec"});
+  const CallerSocket::Call call = socket.accept();
+  copyProgram(folder / "new");
+  std::filesystem::rename(folder / "new", program);
+  const Verdict verdict = verdictOf(call.peer);
+  EXPECT_FALSE(verdict[ConditionName::Path].held);
+  EXPECT_NE(std::string::npos, refusalOf(verdict, program).find("removed or replaced"));
+}
+
+TEST_F(CallerTest, ExplainsASymbolicLinkInTheGrant) {
+  std::filesystem::create_symlink(program, folder / "link");
+  const Verdict verdict = verdictOf(folder / "link");
+  EXPECT_EQ(program, verdict.executable);
+  EXPECT_NE(std::string::npos, refusalOf(verdict, folder / "link").find("symbolic link"));
+}
+
+TEST_F(CallerTest, RefusesASymbolicLinkOnThePath) {
+  ASSERT_TRUE(ensureFolder(folder / "real", 0755));
+  copyProgram(folder / "real/agent");
+  std::filesystem::create_directory_symlink(folder / "real", folder / "alias");
+  const Result<PathOwner> path = checkPath(folder / "alias/agent", TrustedOwners::ofThisMachine(), nullptr);
+  ASSERT_FALSE(path);
+  EXPECT_NE(std::string::npos, path.error().message.find("alias is a symbolic link"));
+}
+
+TEST_F(CallerTest, RefusesAProgramInAFolderThatEveryoneCanWrite) {
+  ASSERT_TRUE(ensureFolder(folder / "open", 0777));
+  const std::string agent = copyProgram(folder / "open/agent");
+  const Verdict verdict = verdictOf(agent);
+  EXPECT_NE(std::string::npos, refusalOf(verdict, agent).find("open is writable by everyone")) << refusalOf(verdict, agent);
+}
+
+TEST_F(CallerTest, RefusesAProgramThatItsGroupCanWrite) {
+  ::chmod(program.c_str(), 0775);
+  EXPECT_NE(std::string::npos, refusalOf(verdictOf(program), program).find("agent is writable by group"));
+}
+
+TEST_F(CallerTest, RefusesAProgramOfAnUntrustedOwner) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root to give a file away";
+  if (::chown(program.c_str(), 64222, 64222) != 0) GTEST_SKIP() << "this user namespace has one user only";
+  EXPECT_NE(std::string::npos, refusalOf(verdictOf(program), program).find("belongs to user 64222"));
+}
+
+TEST_F(CallerTest, RefusesATracedProgram) {
+  const Child tracer(program, {"traced-connect", socket.path()});
+  const CallerSocket::Call call = socket.accept();
+  const Verdict verdict = verdictOf(call.peer);
+  EXPECT_NE(std::string::npos, refusalOf(verdict, program).find("traces it")) << refusalOf(verdict, program);
+}
+
+TEST_F(CallerTest, RefusesLoaderVariables) {
+  for (const std::string variable : {"LD_PRELOAD=/tmp/evil.so", "LD_AUDIT=/tmp/evil.so", "LD_LIBRARY_PATH=/tmp"}) {
+    const std::string refusal = refusalOf(verdictOf(program, {variable}), program);
+    EXPECT_NE(std::string::npos, refusal.find("started with " + variable)) << refusal;
+  }
+  EXPECT_TRUE(entitlements(verdictOf(program, {"LD_PRELOAD="}), program).any());
+  EXPECT_TRUE(entitlements(verdictOf(program, {"LD_LIBRARY_PATH=/opt/lib"}), program, "accept='loader-variables'").any());
+}
+
+TEST_F(CallerTest, RefusesTheWrongUserUnitAndContents) {
+  const Verdict verdict = verdictOf(program);
+  EXPECT_NE(std::string::npos, refusalOf(verdict, program, "user=64333").find("the grant is for user 64333"));
+  EXPECT_NE(std::string::npos, refusalOf(verdict, program, "group=64333").find("not in group 64333"));
+  EXPECT_NE(std::string::npos, refusalOf(verdict, program, "unit='agent.service'").find("agent.service"));
+  EXPECT_NE(std::string::npos, refusalOf(verdict, program, "sha256='" + std::string(64, 'a') + "'").find("its contents"));
+  EXPECT_NE(std::string::npos, refusalOf(verdict, program, "require='undumpable'").find("undumpable"));
+}
+
+TEST_F(CallerTest, RefusesAProgramThatEndedWhileItAsked) {
+  Child child(program, {"connect", socket.path(), "cloexec"});
+  const CallerSocket::Call call = socket.accept();
+  child.end();
+  const Verdict verdict = verdictOf(call.peer);
+  EXPECT_FALSE(verdict[ConditionName::Alive].held);
+  EXPECT_FALSE(entitlements(verdict, program).any());
+}
+
+TEST_F(CallerTest, RefusesAConnectionThatWouldSurviveExec) {
+  const Child child(program, {"connect", socket.path(), "inherit"});
+  const CallerSocket::Call call = socket.accept();
+  const Verdict verdict = verdictOf(call.peer);
+  EXPECT_NE(std::string::npos, refusalOf(verdict, program).find("not closed on exec"));
+  EXPECT_TRUE(entitlements(verdict, program, "accept='connection'").any());
+}
+
+TEST_F(CallerTest, HashesWithinABudgetPerUserAndRemembers) {
+  ManualClock manual;
+  DigestCache cache(manual);
+  const Fd file = Fd::adopt(::open(program.c_str(), O_RDONLY));
+  const std::string first = cache.digest(file, 1).value();
+  struct stat info{};
+  ASSERT_EQ(0, ::fstat(file.borrow(), &info));
+  // Fresh copies until the budget is gone; the known one stays free.
+  const std::string big = folder / "big";
+  std::ofstream(big).close();
+  ASSERT_EQ(0, ::truncate(big.c_str(), 400 * 1024 * 1024));
+  const auto touched = [&](int round) {
+    const timespec times[2] = {{round, 0}, {round, 0}};
+    ::utimensat(AT_FDCWD, big.c_str(), times, 0);
+    return cache.digest(Fd::adopt(::open(big.c_str(), O_RDONLY)), 1);
+  };
+  EXPECT_TRUE(touched(1));
+  const Result<std::string> second = touched(2);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(Reason::RateLimited, second.error().reason);
+  EXPECT_EQ(first, cache.digest(file, 1).value());
+  ASSERT_EQ(0, ::truncate(big.c_str(), DigestCache::kMostBytes + 1));
+  EXPECT_EQ(Reason::BadInput, touched(3).error().reason);
+}
+
+TEST_F(CallerTest, SaysWhatAGrantWouldNeed) {
+  const Child child(program, {"connect", socket.path(), "cloexec"});
+  const CallerSocket::Call call = socket.accept();
+  const Verdict process = verifier.examineProcess(child.pid()).value();
+  const Verdict file = verifier.examineFile(program, 0).value();
+  EXPECT_EQ(process.sha256, file.sha256);
+  EXPECT_EQ(Reason::NotFound, verifier.examineFile(folder / "nothing", 0).error().reason);
+  EXPECT_FALSE(verifier.examineFile("relative", 0).value()[ConditionName::Path].held);
+}
+
+TEST_F(CallerTest, WitnessProcessSeesWhatWeSee) {
+  const Result<std::unique_ptr<WitnessProcess>> process = WitnessProcess::start(std::nullopt);
+  ASSERT_TRUE(process) << process.error().message;
+  CallerVerifier through(**process, clock);
+  const Child child(program, {"connect", socket.path(), "cloexec"});
+  const CallerSocket::Call call = socket.accept();
+  const Result<Verdict> verdict = through.verify(call.peer);
+  ASSERT_TRUE(verdict) << verdict.error().message;
+  const Verdict direct = verdictOf(call.peer);
+  EXPECT_EQ(direct.sha256, verdict->sha256);
+  for (size_t index = 0; index < kConditionCount; ++index)
+    EXPECT_EQ(direct.conditions[index].held, verdict->conditions[index].held) << verdict->conditions[index].sentence;
+}
+
+TEST_F(CallerTest, UnprivilegedWitnessIsEnoughForAnotherUsersCaller) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to be two users";
+  const sandbox::Account account{.uid = 64101, .gid = 64101, .groups = {}};
+  const Result<std::unique_ptr<WitnessProcess>> process = WitnessProcess::start(account);
+  if (!process) GTEST_SKIP() << process.error().message;
+  CallerVerifier through(**process, clock);
+  const Child child(program, {"connect", socket.path(), "cloexec"});  // runs as root, with every capability
+  const CallerSocket::Call call = socket.accept();
+  const Verdict verdict = through.verify(call.peer).value();
+  for (const Condition& condition : verdict.conditions)
+    if (condition.name != ConditionName::Undumpable) {
+      EXPECT_TRUE(condition.held) << text(condition.name) << ": " << condition.sentence;
+    }
+}
+
+TEST_F(CallerTest, LosingTheWitnessRefusesEveryone) {
+  const std::unique_ptr<WitnessProcess> process = WitnessProcess::start(std::nullopt).value();
+  CallerVerifier through(*process, clock);
+  const Child child(program, {"connect", socket.path(), "cloexec"});
+  const CallerSocket::Call call = socket.accept();
+  ::kill(process->pid(), SIGKILL);
+  const Result<Verdict> verdict = through.verify(call.peer);
+  ASSERT_FALSE(verdict);
+  EXPECT_EQ(Reason::Unavailable, verdict.error().reason);
+  EXPECT_TRUE(process->lost());
+}
+
+// Issue 5: "pid reuse and exec-after-connect cannot win (tests try both, 10,000 times)".
+constexpr int kAttempts = 10'000;
+
+TEST_F(CallerTest, ExecAfterConnectNeverWins) {
+  const std::string attacker = copyProgram(folder / "attacker");
+  std::mt19937 random(20261124);
+  int sawGranted = 0;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    std::vector<std::string> arguments;
+    switch (attempt % 3) {
+      case 0: arguments = {"exec", socket.path(), "cloexec", program, "wait"}; break;
+      case 1: arguments = {"exec", socket.path(), "inherit", program, "wait"}; break;
+      default: arguments = {"hold-and-exec", socket.path(), program, "wait"}; break;
+    }
+    const Child child(attacker, arguments);
+    const CallerSocket::Call call = socket.accept();
+    // Look at every moment of the exec.
+    const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(random() % 600);
+    while (std::chrono::steady_clock::now() < until) {
+    }
+    const Verdict verdict = verdictOf(call.peer);
+    if (verdict.executable == program) ++sawGranted;
+    ASSERT_FALSE(entitlements(verdict, program).any()) << "attempt " << attempt;
+  }
+  EXPECT_GT(sawGranted, kAttempts / 100) << "the race was not run";
+}
+
+TEST_F(CallerTest, ProcessIdReuseNeverWins) {
+  const auto nextProcessIdIs = [](pid_t pid) {
+    std::ofstream file("/proc/sys/kernel/ns_last_pid");
+    file << pid - 1 << std::flush;
+    return file.good();
+  };
+  if (!nextProcessIdIs(::getpid() + 1000)) GTEST_SKIP() << "needs the right to choose process ids (CAP_CHECKPOINT_RESTORE)";
+  const std::string attacker = copyProgram(folder / "attacker");
+  int reused = 0;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    Child first(attacker, {"connect", socket.path(), "cloexec"});
+    const pid_t pid = first.pid();
+    CallerSocket::Call call;
+    if (attempt % 2 == 0) {
+      call = socket.accept();  // the pidfd is taken while it lives
+      first.end();
+    } else {
+      call.connection = socket.acceptOnly();
+      first.end();
+    }
+    ASSERT_TRUE(nextProcessIdIs(pid));
+    const Child second(program, {"wait"});
+    if (second.pid() == pid) ++reused;
+    if (attempt % 2 == 1)
+      if (Result<localapi::Peer> peer = localapi::peerOf(call.connection.borrow())) call.peer = std::move(*peer);
+    const Verdict verdict = verdictOf(call.peer);
+    ASSERT_FALSE(entitlements(verdict, program, "accept='connection'").any()) << "attempt " << attempt;
+  }
+  EXPECT_GT(reused, kAttempts / 10) << "the race was not run";
+}
+
+TEST(SystemUnit, CountsOnlyWhatTheSystemManagerMade) {
+  EXPECT_EQ("wayleave-proxyd.service", systemUnit("/system.slice/wayleave-proxyd.service"));
+  EXPECT_EQ("a.service", systemUnit("/system.slice/system-a.slice/a.service"));
+  EXPECT_EQ("docker.service", systemUnit("/system.slice/docker.service/wayleave-proxyd.service"));
+  EXPECT_EQ("", systemUnit("/user.slice/user-1000.slice/user@1000.service/app.slice/wayleave-proxyd.service"));
+  EXPECT_EQ("", systemUnit("/user.slice/user-1000.slice/session-2.scope"));
+  EXPECT_EQ("", systemUnit("/"));
+  EXPECT_EQ("", systemUnit(""));
+}
+
+}  // namespace
+}  // namespace wayleave::broker

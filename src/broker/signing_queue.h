@@ -1,0 +1,58 @@
+#pragma once
+
+// In front of each key: a bounded queue that is fair between callers, and one thread that signs.
+//
+// A TPM signs one thing at a time and may take 600 ms; a caller that asks a hundred times must not keep another waiting for
+// a minute, and a key that hangs must not keep other keys waiting at all. So: a queue and a thread per key; within a queue
+// the callers take turns; every request is answered at its deadline whatever the key does.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/result.h"
+
+namespace wayleave::broker {
+
+struct SigningLimits {
+  // At 200 ms a signature the last of 64 waits 13 s: later ones are better told at once.
+  size_t perKey = 64;
+  size_t perCaller = 16;
+};
+
+struct SigningRequest {
+  std::string key;     // id
+  uint64_t caller = 0; // who takes turns: the caller's user id, for example
+  Steady deadline{};
+  std::function<bool()> abandoned;         // has the caller gone? asked just before signing; may be empty
+  std::function<Result<Bytes>()> work;     // signs; runs on the key's thread
+  std::function<void(Result<Bytes>)> done; // exactly once, on any thread, maybe within submit(); must not block
+};
+
+struct SigningStatistics {
+  size_t queued = 0, running = 0;
+  uint64_t completed = 0, failed = 0, expired = 0, refused = 0, abandoned = 0;
+  double longestSeconds = 0;
+};
+
+class SigningQueue {
+ public:
+  explicit SigningQueue(SigningLimits limits = {});
+  // Answers what is queued with Cancelled. Waits a moment for keys at work; one that never returns keeps its thread, which then
+  // touches nothing of ours any more.
+  ~SigningQueue();
+
+  // `done` gets: what work returned; Busy (queue full, or this caller's share of it); DeadlineExceeded; Cancelled (the
+  // caller has gone, or we are stopping).
+  void submit(SigningRequest request);
+  SigningStatistics statistics() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace wayleave::broker

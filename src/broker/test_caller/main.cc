@@ -1,0 +1,71 @@
+// Plays a caller of the broker in tests: connects as it is told, and may then turn into another program.
+//
+//   connect SOCKET cloexec|inherit              connects, sends one byte, waits for the end
+//   exec SOCKET cloexec|inherit PROGRAM ARG…    connects, sends one byte, becomes PROGRAM
+//   hold-and-exec SOCKET PROGRAM ARG…           connects; a child of its keeps the connection, it becomes PROGRAM
+//   wait                                        waits until it is killed
+//   traced-connect SOCKET                       a child that it traces connects
+
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <string_view>
+
+namespace {
+
+int connectTo(const char* path, bool closeOnExec) {
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | (closeOnExec ? SOCK_CLOEXEC : 0), 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) ::_exit(2);
+  if (::write(fd, "x", 1) != 1) ::_exit(3);
+  return fd;
+}
+
+int waitForEnd(int fd) {
+  char byte = 0;
+  while (::read(fd, &byte, 1) > 0) {
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string_view mode = count > 1 ? arguments[1] : "";
+  if (mode == "wait") return ::pause();
+  if (mode == "connect" && count == 4) return waitForEnd(connectTo(arguments[2], std::string_view(arguments[3]) == "cloexec"));
+  if (mode == "exec" && count > 4) {
+    connectTo(arguments[2], std::string_view(arguments[3]) == "cloexec");
+    ::execv(arguments[4], arguments + 4);
+    return 4;
+  }
+  if (mode == "hold-and-exec" && count > 3) {
+    const int fd = connectTo(arguments[2], true);
+    const pid_t self = ::getpid();
+    if (::fork() == 0) {
+      while (::getppid() == self && waitForEnd(fd) != 0) {
+      }
+      return 0;
+    }
+    ::execv(arguments[3], arguments + 3);
+    return 4;
+  }
+  if (mode == "traced-connect" && count == 3) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+      return waitForEnd(connectTo(arguments[2], true));
+    }
+    int status = 0;
+    while (::waitpid(child, &status, 0) == child && !WIFEXITED(status) && !WIFSIGNALED(status))
+      ::ptrace(PTRACE_CONT, child, nullptr, nullptr);
+    return 0;
+  }
+  return 1;
+}
