@@ -52,7 +52,8 @@ std::string objectName(const X509_ALGOR* algorithm) {
 
 std::string weaknessOf(const std::string& digest, const std::string& algorithm, X509& certificate) {
   for (const char* weak : {"MD2", "MD4", "MD5", "SHA1"})
-    if (digest == weak || algorithm.ends_with(weak)) return fmt::format("{} digest", weak == std::string_view("SHA1") ? "SHA-1" : weak);
+    if (digest == weak || algorithm.ends_with(weak))
+      return fmt::format("{} digest", weak == std::string_view("SHA1") ? "SHA-1" : weak);
   const EVP_PKEY* key = X509_get0_pubkey(&certificate);
   constexpr int kLeastRsaBits = 2048;
   if (key != nullptr && EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA && EVP_PKEY_get_bits(key) < kLeastRsaBits)
@@ -107,9 +108,7 @@ int collectProblem(int ok, X509_STORE_CTX* context) {
   return 1;
 }
 
-bool isAboutDates(int code) {
-  return code == X509_V_ERR_CERT_HAS_EXPIRED || code == X509_V_ERR_CERT_NOT_YET_VALID;
-}
+bool isAboutDates(int code) { return code == X509_V_ERR_CERT_HAS_EXPIRED || code == X509_V_ERR_CERT_NOT_YET_VALID; }
 
 Result<StoreHandle> makeStore(const TrustOptions& options) {
   StoreHandle store(X509_STORE_new());
@@ -147,7 +146,8 @@ void evaluateTrust(Signer& signer, X509* leaf, STACK_OF(X509) * pool, X509_STORE
   }
   const auto worse = std::ranges::find_if_not(codes, isAboutDates);
   signer.trust = finished && worse == codes.end() ? Trust::Expired : Trust::Untrusted;
-  const int shown = worse != codes.end() ? *worse : (codes.empty() ? X509_STORE_CTX_get_error(context.get()) : codes[0]);
+  const int shown =
+      worse != codes.end() ? *worse : (codes.empty() ? X509_STORE_CTX_get_error(context.get()) : codes[0]);
   signer.trustProblem = X509_verify_cert_error_string(shown);
 }
 

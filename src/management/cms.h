@@ -20,7 +20,7 @@ namespace wayleave::management {
 enum class Trust : uint8_t {
   NotEvaluated,  // no trust store was given
   Trusted,
-  Expired,    // would be trusted but for a date in the chain
+  Expired,  // would be trusted but for a date in the chain
   Untrusted,
 };
 std::string_view text(Trust trust);  // "not-evaluated", "trusted", "expired", "untrusted"

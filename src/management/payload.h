@@ -59,6 +59,12 @@ struct Pkcs12Payload {
   bool keyIsExtractable = true;
 };
 
+// External account binding (RFC 8555 section 7.3.4); a key of ours, which Apple's payload lacks.
+struct AcmeExternalAccount {
+  std::string keyIdentifier;
+  Secret hmacKey;
+};
+
 // com.apple.security.acme
 struct AcmePayload {
   std::string directoryUrl;  // https
@@ -73,6 +79,10 @@ struct AcmePayload {
   std::vector<std::string> extendedKeyUsage;  // dotted OIDs
   bool keyIsExtractable = true;
   bool allowAllAppsAccess = false;
+  // Keys of ours, which Apple's systems ignore: the attestation CA for this machine's TPM (https, no trailing slash),
+  // and the account that some CAs demand.
+  std::string attestationUrl;
+  std::optional<AcmeExternalAccount> externalAccount;
 };
 
 // com.apple.security.scep
@@ -166,8 +176,8 @@ struct VpnPayload {
 
 struct UnknownPayload {};  // reported, never fatal
 
-using PayloadBody = std::variant<UnknownPayload, CertificatePayload, Pkcs12Payload, AcmePayload, ScepPayload, VpnPayload,
-                                 DeclarationsPayload, MdmPayload>;
+using PayloadBody = std::variant<UnknownPayload, CertificatePayload, Pkcs12Payload, AcmePayload, ScepPayload,
+                                 VpnPayload, DeclarationsPayload, MdmPayload>;
 
 struct Payload {
   PayloadHeader header;

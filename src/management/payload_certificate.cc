@@ -26,13 +26,16 @@ CertificatePayload readCertificatePayload(Keys& keys, const ReadContext& context
   if (file->wasPem != wantsPem)
     keys.warn("PayloadContent", wantsPem ? "holds DER where PEM text belongs" : "holds PEM text where DER belongs");
   if (file->certificates.size() > 1)
-    keys.warn("PayloadContent", fmt::format("holds {} certificates; Apple's systems expect one", file->certificates.size()));
+    keys.warn("PayloadContent",
+              fmt::format("holds {} certificates; Apple's systems expect one", file->certificates.size()));
   for (const CertificateInfo& certificate : file->certificates) {
     const std::string subject = shown(certificate.subject);
     if (certificate.notAfter < context.now)
-      keys.warn("PayloadContent", fmt::format("the certificate {} expired at {}", subject, rfc3339(certificate.notAfter)));
+      keys.warn("PayloadContent",
+                fmt::format("the certificate {} expired at {}", subject, rfc3339(certificate.notAfter)));
     else if (certificate.notBefore > context.now)
-      keys.warn("PayloadContent", fmt::format("the certificate {} is valid from {} on", subject, rfc3339(certificate.notBefore)));
+      keys.warn("PayloadContent",
+                fmt::format("the certificate {} is valid from {} on", subject, rfc3339(certificate.notBefore)));
   }
   payload.certificates = std::move(file->certificates);
   return payload;

@@ -26,6 +26,18 @@ std::optional<int> readUsage(Keys& keys, std::string_view key) {
   return static_cast<int>(*bits);
 }
 
+// Ours: {KeyIdentifier: string, HMACKey: data}.
+std::optional<AcmeExternalAccount> readExternalAccount(Keys& keys) {
+  const plist::Dictionary* dictionary = keys.dictionary("ExternalAccountBinding");
+  if (dictionary == nullptr) return std::nullopt;
+  Keys inner(*dictionary, keys.pathOf("ExternalAccountBinding"), keys.report());
+  const std::string* identifier = inner.string("KeyIdentifier", Need::Required);
+  const Bytes* hmacKey = inner.data("HMACKey", Need::Required);
+  inner.finish();
+  if (identifier == nullptr || hmacKey == nullptr) return std::nullopt;
+  return AcmeExternalAccount{*identifier, Secret(*hmacKey)};
+}
+
 }  // namespace
 
 AcmePayload readAcmePayload(Keys& keys, const ReadContext&) {
@@ -34,11 +46,12 @@ AcmePayload readAcmePayload(Keys& keys, const ReadContext&) {
     payload.directoryUrl = *url;
     if (!isHttpUrl(*url, "https://")) keys.error("DirectoryURL", "is not an https URL");
   }
-  if (const std::string* identifier = keys.string("ClientIdentifier", Need::Required)) payload.clientIdentifier = *identifier;
+  if (const std::string* identifier = keys.string("ClientIdentifier", Need::Required))
+    payload.clientIdentifier = *identifier;
 
   const auto size = keys.integer("KeySize", Need::Required, 0, 65536);
-  const auto type = keys.choice<KeyType>("KeyType", {{"RSA", KeyType::Rsa}, {"ECSECPrimeRandom", KeyType::EcSecPrimeRandom}},
-                                         Need::Required);
+  const auto type = keys.choice<KeyType>(
+      "KeyType", {{"RSA", KeyType::Rsa}, {"ECSECPrimeRandom", KeyType::EcSecPrimeRandom}}, Need::Required);
   const auto hardwareBound = keys.boolean("HardwareBound", Need::Required);
   const auto attest = keys.boolean("Attest");
   if (size && type && hardwareBound) {
@@ -67,6 +80,16 @@ AcmePayload readAcmePayload(Keys& keys, const ReadContext&) {
   }
   payload.keyIsExtractable = keys.boolean("KeyIsExtractable").value_or(true);
   payload.allowAllAppsAccess = keys.boolean("AllowAllAppsAccess").value_or(false);
+  if (const std::string* url = keys.string("AttestationURL")) {
+    payload.attestationUrl = *url;
+    while (payload.attestationUrl.ends_with('/')) payload.attestationUrl.pop_back();
+    if (!isHttpUrl(*url, "https://")) keys.error("AttestationURL", "is not an https URL");
+  } else if (payload.attest) {
+    keys.warn("AttestationURL",
+              "is missing: Apple's devices need no such key, but here Attest needs the attestation CA "
+              "that vouches for this machine's TPM");
+  }
+  payload.externalAccount = readExternalAccount(keys);
   keys.mistaken("KeyUsage", "ACME payloads call it UsageFlags");
   keys.mistaken("Key Usage", "ACME payloads call it UsageFlags");
   keys.mistaken("URL", "ACME payloads call it DirectoryURL");
@@ -93,8 +116,9 @@ void readScepContent(Keys& keys, ScepPayload& payload) {
   if (const std::string* url = keys.string("URL", Need::Required)) {
     payload.url = *url;
     if (isHttpUrl(*url, "http://"))
-      keys.warn("URL", "is plain http: the challenge is encrypted to the CA, but the CA's certificate is not authenticated "
-                       "without CAFingerprint");
+      keys.warn("URL",
+                "is plain http: the challenge is encrypted to the CA, but the CA's certificate is not authenticated "
+                "without CAFingerprint");
     else if (!isHttpUrl(*url, "https://"))
       keys.error("URL", "is neither an http nor an https URL");
   }
@@ -108,8 +132,10 @@ void readScepContent(Keys& keys, ScepPayload& payload) {
     payload.keySize = static_cast<int>(*size);
   }
   if (payload.keySize == 1024)
-    keys.warn("Keysize", keys.has("Keysize") ? "RSA keys of 1024 bits are weak" : "is missing, and the default of 1024 bits is weak",
-              "use 2048");
+    keys.warn(
+        "Keysize",
+        keys.has("Keysize") ? "RSA keys of 1024 bits are weak" : "is missing, and the default of 1024 bits is weak",
+        "use 2048");
   if (const std::string* type = keys.string("Key Type"); type != nullptr && *type != "RSA")
     keys.error("Key Type", fmt::format("is \"{}\"; SCEP keys are always RSA", shown(*type)));
   payload.keyUsage = readUsage(keys, "Key Usage").value_or(0);

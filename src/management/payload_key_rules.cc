@@ -28,7 +28,8 @@ std::vector<AcmeKeyRefusal> checkAcmeKey(const AcmeKeyRequest& request, AcmeForm
     case KeyType::Rsa:
       sizeIsFine = size >= 1024 && size <= 4096 && size % 8 == 0;
       if (!sizeIsFine)
-        refusals.push_back({"KeySize", fmt::format("is {}; RSA keys have a multiple of 8 from 1024 to 4096", size), ""});
+        refusals.push_back(
+            {"KeySize", fmt::format("is {}; RSA keys have a multiple of 8 from 1024 to 4096", size), ""});
       if (request.hardwareBound)
         refusals.push_back({"HardwareBound", "is true, but RSA keys cannot be hardware bound",
                             "use KeyType ECSECPrimeRandom with KeySize 256 or 384"});
@@ -46,7 +47,8 @@ std::vector<AcmeKeyRefusal> checkAcmeKey(const AcmeKeyRequest& request, AcmeForm
     }
   }
   if (request.attest && !request.hardwareBound)
-    refusals.push_back({"Attest", "is true, but only a hardware-bound key can be attested", "set HardwareBound to true"});
+    refusals.push_back(
+        {"Attest", "is true, but only a hardware-bound key can be attested", "set HardwareBound to true"});
   return refusals;
 }
 

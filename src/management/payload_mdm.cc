@@ -8,7 +8,8 @@ namespace wayleave::management {
 namespace {
 
 void checkHttps(Keys& keys, std::string_view key, const std::string& url) {
-  if (!url.starts_with("https://") || url.size() <= std::string_view("https://").size()) keys.error(key, "is not an https URL");
+  if (!url.starts_with("https://") || url.size() <= std::string_view("https://").size())
+    keys.error(key, "is not an https URL");
 }
 
 std::vector<std::string> readPinning(Keys& keys, std::string_view key, const ReadContext& context) {
@@ -53,8 +54,8 @@ MdmPayload readMdmPayload(Keys& keys, const ReadContext& context) {
   }
   if (const std::string* account = keys.string("ManagedAppleID")) payload.managedAppleId = *account;
   if (const std::string* account = keys.string("AssignedManagedAppleID")) payload.managedAppleId = *account;
-  keys.known({"PinningRevocationCheckRequired", "UseDevelopmentAPNS", "PromptUserToAllowBootstrapTokenForAuthentication",
-              "RequiredAppIDForMDM"});
+  keys.known({"PinningRevocationCheckRequired", "UseDevelopmentAPNS",
+              "PromptUserToAllowBootstrapTokenForAuthentication", "RequiredAppIDForMDM"});
   keys.finish();
   return payload;
 }
@@ -74,8 +75,8 @@ DeclarationsPayload readDeclarationsPayload(Keys& keys, const ReadContext& conte
     if (const Bytes* json = (*items)[i].data())
       payload.declarations.push_back(*json);
     else
-      context.report.error(path, fmt::format("is {}, must be data holding the JSON text of one declaration",
-                                             (*items)[i].typeName()));
+      context.report.error(
+          path, fmt::format("is {}, must be data holding the JSON text of one declaration", (*items)[i].typeName()));
   }
   if (items->empty()) keys.warn("Declarations", "is empty");
   return payload;

@@ -17,8 +17,8 @@ class Resolver {
 
   explicit Resolver(const std::vector<PayloadHeader>& headers) : headers_(headers) {}
 
-  // The named payload's own spelling of its PayloadUUID, or "" after reporting at `keyPath` why not: empty, dangling, or
-  // a payload of another kind. A match that differs in letter case resolves with a warning.
+  // The named payload's own spelling of its PayloadUUID, or "" after reporting at `keyPath` why not: empty, dangling,
+  // or a payload of another kind. A match that differs in letter case resolves with a warning.
   std::string resolve(const std::string& reference, Kind kind, const std::string& keyPath, Report& report) const;
 
  private:

@@ -29,7 +29,8 @@ bool yieldsCertificate(std::string_view type) {
   return type == "com.apple.security.root" || type == "com.apple.security.pkcs1" || type == "com.apple.security.pem";
 }
 
-std::string Resolver::resolve(const std::string& reference, Kind kind, const std::string& keyPath, Report& report) const {
+std::string Resolver::resolve(const std::string& reference, Kind kind, const std::string& keyPath,
+                              Report& report) const {
   if (reference.empty()) {
     report.error(keyPath, "is empty", "name the PayloadUUID of a payload of this profile, or leave the key out");
     return "";
@@ -37,7 +38,8 @@ std::string Resolver::resolve(const std::string& reference, Kind kind, const std
   auto found = std::ranges::find(headers_, reference, &PayloadHeader::uuid);
   const bool exact = found != headers_.end();
   if (!exact)
-    found = std::ranges::find_if(headers_, [&](const PayloadHeader& h) { return equalIgnoringCase(h.uuid, reference); });
+    found =
+        std::ranges::find_if(headers_, [&](const PayloadHeader& h) { return equalIgnoringCase(h.uuid, reference); });
   if (found == headers_.end()) {
     report.error(keyPath, fmt::format("no payload of this profile has the PayloadUUID {}", shown(reference)),
                  "references work within one profile only", Reason::NotFound);
@@ -48,9 +50,9 @@ std::string Resolver::resolve(const std::string& reference, Kind kind, const std
     const bool activeDirectory = found->type == "com.apple.ADCertificate.managed";
     report.error(keyPath,
                  fmt::format("names {}, which {}", found->label(),
-                             activeDirectory               ? "is an identity that Wayleave cannot enrol"
+                             activeDirectory          ? "is an identity that Wayleave cannot enrol"
                              : kind == Kind::Identity ? "is not an identity"
-                                                            : "is not a certificate"),
+                                                      : "is not a certificate"),
                  kind == Kind::Identity ? "name a pkcs12, acme or scep payload" : "name a root, pkcs1 or pem payload",
                  activeDirectory ? Reason::Unsupported : Reason::BadInput);
     return "";

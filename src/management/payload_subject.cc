@@ -20,7 +20,8 @@ constexpr size_t kMostNames = 64;
 bool readPair(const plist::Value& value, const std::string& path, Report& report, Rdn& rdn) {
   const plist::Array* pair = value.array();
   if (pair == nullptr || pair->size() != 2 || (*pair)[0].string() == nullptr || (*pair)[1].string() == nullptr) {
-    const std::string given = pair == nullptr ? std::string(value.typeName()) : fmt::format("array of {}", pair->size());
+    const std::string given =
+        pair == nullptr ? std::string(value.typeName()) : fmt::format("array of {}", pair->size());
     report.error(path, fmt::format("is {}, must be an array of exactly two strings, name and value", given),
                  pair == nullptr ? "Subject nests three arrays: RDNs, pairs, name and value" : "");
     return false;

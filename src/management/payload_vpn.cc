@@ -18,10 +18,10 @@ constexpr std::string_view kOurSubType = "com.wayleave.proxy";
 constexpr std::array<std::string_view, 6> kVpnTypes{"VPN", "L2TP", "IPSec", "IKEv2", "AlwaysOn", "TransparentProxy"};
 
 void readAuthentication(Keys& keys, const ReadContext& context, bool ours, TransparentProxySettings& settings) {
-  const auto method = keys.choice<AuthenticationMethod>("AuthenticationMethod",
-                                                        {{"Password", AuthenticationMethod::Password},
-                                                         {"Certificate", AuthenticationMethod::Certificate},
-                                                         {"Password+Certificate", AuthenticationMethod::PasswordAndCertificate}});
+  const auto method = keys.choice<AuthenticationMethod>(
+      "AuthenticationMethod", {{"Password", AuthenticationMethod::Password},
+                               {"Certificate", AuthenticationMethod::Certificate},
+                               {"Password+Certificate", AuthenticationMethod::PasswordAndCertificate}});
   settings.authenticationMethod = method.value_or(AuthenticationMethod::Password);
   const bool wantsCertificate = settings.authenticationMethod != AuthenticationMethod::Password;
 
@@ -30,9 +30,8 @@ void readAuthentication(Keys& keys, const ReadContext& context, bool ours, Trans
                                                             keys.pathOf("PayloadCertificateUUID"), context.report);
     if (!wantsCertificate)
       keys.warn("AuthenticationMethod",
-                fmt::format("is {}, but PayloadCertificateUUID names an identity; it is used", keys.has("AuthenticationMethod")
-                                                                                                   ? "Password"
-                                                                                                   : "missing (Password)"),
+                fmt::format("is {}, but PayloadCertificateUUID names an identity; it is used",
+                            keys.has("AuthenticationMethod") ? "Password" : "missing (Password)"),
                 "write Certificate");
   } else if (wantsCertificate && !keys.has("PayloadCertificateUUID")) {
     const std::string message = "is missing, but AuthenticationMethod asks for a certificate";
@@ -56,13 +55,15 @@ TransparentProxySettings readTransparentProxy(const plist::Dictionary& dictionar
   Keys keys(dictionary, path, context.report);
   readAuthentication(keys, context, ours, settings);
   if (const std::string* name = keys.string("ProviderBundleIdentifier")) settings.providerBundleIdentifier = *name;
-  if (const std::string* text = keys.string("ProviderDesignatedRequirement")) settings.providerDesignatedRequirement = *text;
+  if (const std::string* text = keys.string("ProviderDesignatedRequirement"))
+    settings.providerDesignatedRequirement = *text;
   settings.providerType = keys.choice<ProviderType>("ProviderType", {{"packet-tunnel", ProviderType::PacketTunnel},
                                                                      {"app-proxy", ProviderType::AppProxy}})
                               .value_or(ProviderType::PacketTunnel);
   if (settings.providerType == ProviderType::PacketTunnel)
-    keys.warn("ProviderType", keys.has("ProviderType") ? "is packet-tunnel; a transparent proxy is an app-proxy"
-                                                       : "is missing; the default packet-tunnel does not fit a transparent proxy",
+    keys.warn("ProviderType",
+              keys.has("ProviderType") ? "is packet-tunnel; a transparent proxy is an app-proxy"
+                                       : "is missing; the default packet-tunnel does not fit a transparent proxy",
               "write app-proxy");
   if (const auto order = keys.integer("Order", Need::Optional, 1, INT32_MAX)) settings.order = static_cast<int>(*order);
   settings.disconnectOnIdle = keys.zeroOrOne("DisconnectOnIdle").value_or(false);
@@ -82,7 +83,8 @@ TransparentProxySettings readTransparentProxy(const plist::Dictionary& dictionar
 }
 
 void declareRest(Keys& keys) {
-  keys.known({"VPN", "TransparentProxy", "IPv4", "DNS", "Proxies", "PPP", "IPSec", "IKEv2", "AlwaysOn", "VendorConfig"});
+  keys.known(
+      {"VPN", "TransparentProxy", "IPv4", "DNS", "Proxies", "PPP", "IPSec", "IKEv2", "AlwaysOn", "VendorConfig"});
   for (const std::string_view key : {"OnDemandEnabled", "OnDemandRules"})
     keys.mistaken(key, "it belongs inside the dictionary of the VPN type");
   for (const std::string_view key : {"VPNUUID", "OnDemandMatchAppEnabled"})
@@ -112,11 +114,13 @@ VpnPayload readVpnPayload(Keys& keys, const ReadContext& context) {
   if (std::ranges::find(kVpnTypes, *type) == kVpnTypes.end()) {
     keys.error("VPNType", fmt::format("is \"{}\"", shown(*type)), "Wayleave carries out TransparentProxy");
   } else if (*type != "TransparentProxy") {
-    keys.warn("VPNType", fmt::format("{} is not supported; the payload is skipped", *type), "Wayleave carries out TransparentProxy");
+    keys.warn("VPNType", fmt::format("{} is not supported; the payload is skipped", *type),
+              "Wayleave carries out TransparentProxy");
   } else {
     const bool ours = payload.subType == kOurSubType;
     if (!ours && !payload.subType.empty())
-      keys.warn("VPNSubType", fmt::format("{} is another vendor's provider; the payload is skipped", shown(payload.subType)),
+      keys.warn("VPNSubType",
+                fmt::format("{} is another vendor's provider; the payload is skipped", shown(payload.subType)),
                 fmt::format("Wayleave's is {}", kOurSubType));
     if (const plist::Dictionary* settings = keys.dictionary("TransparentProxy", Need::Required))
       payload.transparentProxy = readTransparentProxy(*settings, keys.pathOf("TransparentProxy"), context, ours);

@@ -25,7 +25,8 @@ std::vector<OnDemandAction> readParameters(Keys& rule) {
     OnDemandAction action;
     action.domains = keys.strings("Domains", Need::Required).value_or(std::vector<std::string>{});
     action.neverConnect =
-        keys.choice<bool>("DomainAction", {{"ConnectIfNeeded", false}, {"NeverConnect", true}}, Need::Required).value_or(false);
+        keys.choice<bool>("DomainAction", {{"ConnectIfNeeded", false}, {"NeverConnect", true}}, Need::Required)
+            .value_or(false);
     action.requiredDnsServers = keys.strings("RequiredDNSServers").value_or(std::vector<std::string>{});
     if (const std::string* probe = keys.string("RequiredURLStringProbe")) action.requiredUrlProbe = *probe;
     if (action.neverConnect && (!action.requiredDnsServers.empty() || !action.requiredUrlProbe.empty()))

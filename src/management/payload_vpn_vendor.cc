@@ -116,7 +116,8 @@ void readGatewayUrl(Keys& keys, ProxyConfiguration& proxy) {
 void readGatewayAddresses(Keys& keys, ProxyConfiguration& proxy) {
   auto addresses = keys.strings("GatewayAddresses");
   if (!addresses) return;
-  if (addresses->size() > kMostAddresses) return keys.error("GatewayAddresses", fmt::format("has more than {} addresses", kMostAddresses));
+  if (addresses->size() > kMostAddresses)
+    return keys.error("GatewayAddresses", fmt::format("has more than {} addresses", kMostAddresses));
   if (addresses->empty()) keys.warn("GatewayAddresses", "is empty: the name is looked up");
   for (size_t i = 0; i < addresses->size(); ++i) {
     const auto address = rules::parseAddress((*addresses)[i]);
@@ -141,7 +142,8 @@ std::optional<uint16_t> readRulePort(Keys& keys, const plist::Dictionary& rule) 
                text->find_first_of("-,:") != std::string::npos ? "there are no port ranges: one rule per port" : "");
     return std::nullopt;
   }
-  if (const auto number = value->integer(); number && *number >= 0 && *number <= 65535) return static_cast<uint16_t>(*number);
+  if (const auto number = value->integer(); number && *number >= 0 && *number <= 65535)
+    return static_cast<uint16_t>(*number);
   keys.error("MatchRemotePort", "must be 0 to 65535, as a string or an integer");
   return std::nullopt;
 }
@@ -188,8 +190,8 @@ void readRuleNetwork(Keys& keys, rules::NetworkRule& rule, bool& good) {
   // Without a prefix a rule means that one address; the wildcard address means all of them.
   rule.prefix = static_cast<int>(prefix.value_or(address->isWildcard() ? 0 : bits));
   if (maskHostBits(*rule.network, rule.prefix))
-    keys.warn("MatchRemoteNetwork", fmt::format("{}/{} has bits set behind the prefix; read as {}", shown(*text), rule.prefix,
-                                                rules::text(*rule.network)));
+    keys.warn("MatchRemoteNetwork", fmt::format("{}/{} has bits set behind the prefix; read as {}", shown(*text),
+                                                rule.prefix, rules::text(*rule.network)));
 }
 
 std::optional<RuleEntry> readRule(const plist::Dictionary& dictionary, const std::string& path, Report& report) {
@@ -207,9 +209,10 @@ std::optional<RuleEntry> readRule(const plist::Dictionary& dictionary, const std
     if (const std::string problem = hostNameProblem(rule.host); !problem.empty()) {
       const bool address = rules::parseAddress(rule.host).has_value();
       keys.error("MatchRemoteHost", fmt::format("\"{}\" {}", shown(*host), address ? "is an address" : problem),
-                 address                    ? "addresses belong in MatchRemoteNetwork"
-                 : host->starts_with("*.") ? "leave the \"*.\" out: a name of two or more labels matches everything below it"
-                                            : "");
+                 address ? "addresses belong in MatchRemoteNetwork"
+                 : host->starts_with("*.")
+                     ? "leave the \"*.\" out: a name of two or more labels matches everything below it"
+                     : "");
       good = false;
     }
   } else if (keys.has("MatchRemoteHost")) {
@@ -232,7 +235,9 @@ std::optional<RuleEntry> readRule(const plist::Dictionary& dictionary, const std
     return std::nullopt;
   }
   RuleEntry entry;
-  entry.protocol = rule.protocol == rules::Protocol::Any ? "any" : rule.protocol == rules::Protocol::Tcp ? "tcp" : "udp";
+  entry.protocol = rule.protocol == rules::Protocol::Any   ? "any"
+                   : rule.protocol == rules::Protocol::Tcp ? "tcp"
+                                                           : "udp";
   if (rule.network) entry.network = rules::text(*rule.network);
   entry.prefix = rule.prefix;
   entry.host = rule.host;
@@ -257,8 +262,7 @@ std::vector<RuleEntry> readRules(Keys& keys, std::string_view key) {
     if (dictionary == nullptr) {
       keys.report().error(path, fmt::format("is {}, must be a dictionary", (*items)[i].typeName()));
     } else if (auto rule = readRule(*dictionary, path, keys.report())) {
-      if (std::ranges::find(out, *rule) != out.end())
-        keys.report().warn(path, "is the same as an earlier rule");
+      if (std::ranges::find(out, *rule) != out.end()) keys.report().warn(path, "is the same as an earlier rule");
       out.push_back(std::move(*rule));
     }
   }
@@ -295,11 +299,13 @@ void readVendorConfig(const plist::Dictionary& dictionary, const std::string& pa
   }
   proxy.includedRules = readRules(keys, "IncludedNetworkRules");
   proxy.excludedRules = readRules(keys, "ExcludedNetworkRules");
-  if (proxy.includedRules.empty() && (!keys.has("IncludedNetworkRules") || dictionary.find("IncludedNetworkRules")->array() != nullptr))
+  if (proxy.includedRules.empty() &&
+      (!keys.has("IncludedNetworkRules") || dictionary.find("IncludedNetworkRules")->array() != nullptr))
     keys.warn("IncludedNetworkRules", keys.has("IncludedNetworkRules") ? "has no rule: nothing goes to the gateway"
                                                                        : "is missing: nothing goes to the gateway");
-  proxy.failurePolicy = keys.choice<FailurePolicy>("FailurePolicy", {{"block", FailurePolicy::Block}, {"direct", FailurePolicy::Direct}})
-                            .value_or(FailurePolicy::Block);
+  proxy.failurePolicy =
+      keys.choice<FailurePolicy>("FailurePolicy", {{"block", FailurePolicy::Block}, {"direct", FailurePolicy::Direct}})
+          .value_or(FailurePolicy::Block);
   proxy.connectTarget = keys.choice<ConnectTarget>("ConnectTarget", {{"address", ConnectTarget::Address},
                                                                      {"hostname", ConnectTarget::HostName}})
                             .value_or(ConnectTarget::Address);

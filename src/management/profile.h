@@ -1,7 +1,7 @@
 #pragma once
 
-// Configuration profiles: from bytes to checked, typed payloads. docs/profile.md says what is accepted, warned about and
-// refused. Nothing is installed here, no file or socket is touched (but for the system's CA certificates when the
+// Configuration profiles: from bytes to checked, typed payloads. docs/profile.md says what is accepted, warned about
+// and refused. Nothing is installed here, no file or socket is touched (but for the system's CA certificates when the
 // caller wants profile signers judged by them), and there is no state: safe from any thread.
 
 #include <chrono>

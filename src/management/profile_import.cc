@@ -108,7 +108,8 @@ std::string trustSentence(const Signer& signer) {
 
 std::optional<Secret> Importer::unwrap(ByteView bytes) {
   if (bytes.size() > options.limits.bytes) {
-    report.error("", fmt::format("the file has {} bytes, more than the limit of {}", bytes.size(), options.limits.bytes));
+    report.error("",
+                 fmt::format("the file has {} bytes, more than the limit of {}", bytes.size(), options.limits.bytes));
     return std::nullopt;
   }
   if (!looksLikeCms(bytes)) return Secret(toBytes(bytes));
@@ -151,7 +152,8 @@ void Importer::readDates(Keys& keys, Profile& profile) {
   if (profile.removalDate && *profile.removalDate <= options.now)
     keys.warn("RemovalDate", fmt::format("{} has passed", rfc3339(*profile.removalDate)));
   if (profile.expirationDate && *profile.expirationDate <= options.now)
-    keys.warn("PayloadExpirationDate", fmt::format("{} has passed: ask for a newer profile", rfc3339(*profile.expirationDate)));
+    keys.warn("PayloadExpirationDate",
+              fmt::format("{} has passed: ask for a newer profile", rfc3339(*profile.expirationDate)));
 }
 
 // Apple's schema nests one level more than its documentation and real files do; both are read.
@@ -187,7 +189,8 @@ void Importer::readTopLevel(const plist::Dictionary& root, Profile& profile) {
   profile.displayName = optionalText(keys, "PayloadDisplayName");
   profile.description = optionalText(keys, "PayloadDescription");
   profile.organization = optionalText(keys, "PayloadOrganization");
-  profile.scope = keys.choice<Scope>("PayloadScope", {{"System", Scope::System}, {"User", Scope::User}}).value_or(Scope::System);
+  profile.scope =
+      keys.choice<Scope>("PayloadScope", {{"System", Scope::System}, {"User", Scope::User}}).value_or(Scope::System);
   if (profile.scope == Scope::User) keys.warn("PayloadScope", "is User; Wayleave installs for the device");
   profile.removalDisallowed = keys.boolean("PayloadRemovalDisallowed").value_or(false);
   if (keys.boolean("HasRemovalPasscode").value_or(false))
@@ -195,8 +198,8 @@ void Importer::readTopLevel(const plist::Dictionary& root, Profile& profile) {
   readDates(keys, profile);
   if (const auto device = keys.integer("TargetDeviceType", Need::Optional, 0, 6)) {
     profile.targetDeviceType = static_cast<int>(*device);
-    constexpr std::string_view kDevices[] = {"any device",  "iPhone, iPad or iPod touch", "Apple Watch", "HomePod",
-                                             "Apple TV", "Mac",                        "Vision Pro"};
+    constexpr std::string_view kDevices[] = {
+        "any device", "iPhone, iPad or iPod touch", "Apple Watch", "HomePod", "Apple TV", "Mac", "Vision Pro"};
     if (*device != 0 && *device != 5)
       keys.warn("TargetDeviceType", fmt::format("is {}: the profile is meant for {}", *device, kDevices[*device]));
   }
@@ -210,8 +213,9 @@ void Importer::readTopLevel(const plist::Dictionary& root, Profile& profile) {
   for (const plist::Entry& entry : root.entries())
     if (entry.key != "PayloadContent" && entry.value.string() != nullptr) {
       if (const auto variable = templateVariable(*entry.value.string()))
-        report.warn(shown(entry.key), fmt::format("holds {}, which looks like a template variable that was not filled in",
-                                                  shown(*variable)));
+        report.warn(
+            shown(entry.key),
+            fmt::format("holds {}, which looks like a template variable that was not filled in", shown(*variable)));
     }
 }
 
@@ -260,7 +264,8 @@ void Importer::requireUnique(const std::vector<PayloadHeader>& headers, std::str
     if (!header.uuid.empty())
       if (const auto [first, fresh] = uuids.emplace(folded(header.uuid), header.path()); !fresh)
         report.error(plist::childPath(header.path(), "PayloadUUID"),
-                     fmt::format("{} is also the UUID of {}", shown(header.uuid), first->second), "every payload needs its own");
+                     fmt::format("{} is also the UUID of {}", shown(header.uuid), first->second),
+                     "every payload needs its own");
     if (!header.identifier.empty())
       if (const auto [first, fresh] = identifiers.emplace(header.identifier, header.path()); !fresh)
         report.error(plist::childPath(header.path(), "PayloadIdentifier"),
@@ -287,7 +292,8 @@ PayloadBody Importer::skipUnknown(const plist::Dictionary& dictionary, const Pay
   return UnknownPayload{};
 }
 
-PayloadBody Importer::readBody(const plist::Dictionary& dictionary, const PayloadHeader& header, const Resolver& resolver) {
+PayloadBody Importer::readBody(const plist::Dictionary& dictionary, const PayloadHeader& header,
+                               const Resolver& resolver) {
   Keys keys(dictionary, header.path(), report);
   keys.known(kCommonKeys);
   const ReadContext context{header, resolver, report, options.now};
@@ -319,12 +325,14 @@ std::optional<Profile> Importer::read(plist::Document& document) {
   report.useLines(std::move(document.lines));
   plist::Dictionary* root = document.root.dictionary();
   if (root == nullptr) {
-    report.error("", fmt::format("a property list, but not a profile: the root is {}, not a dictionary", document.root.typeName()));
+    report.error("", fmt::format("a property list, but not a profile: the root is {}, not a dictionary",
+                                 document.root.typeName()));
     return std::nullopt;
   }
-  const bool looksLikeProfile = std::ranges::any_of(
-      std::initializer_list<std::string_view>{"PayloadType", "PayloadContent", "PayloadIdentifier", "PayloadUUID", "PayloadVersion"},
-      [&](std::string_view key) { return root->contains(key); });
+  const bool looksLikeProfile =
+      std::ranges::any_of(std::initializer_list<std::string_view>{"PayloadType", "PayloadContent", "PayloadIdentifier",
+                                                                  "PayloadUUID", "PayloadVersion"},
+                          [&](std::string_view key) { return root->contains(key); });
   if (!looksLikeProfile) {
     report.error("", "a property list, but not a configuration profile: it has none of a profile's keys");
     return std::nullopt;

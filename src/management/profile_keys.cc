@@ -46,7 +46,8 @@ const plist::Value* Keys::find(std::string_view key, Need need) {
   if (value == nullptr && need == Need::Required) {
     std::string hint;
     for (const plist::Entry& entry : dictionary_.entries())
-      if (folded(entry.key) == folded(key)) hint = fmt::format("there is a key {}: the spelling must be exact", shown(entry.key));
+      if (folded(entry.key) == folded(key))
+        hint = fmt::format("there is a key {}: the spelling must be exact", shown(entry.key));
     error(key, "is missing", std::move(hint));
   }
   return value;
@@ -165,7 +166,8 @@ std::optional<std::vector<std::string>> Keys::strings(std::string_view key, Need
       out.push_back(*text);
       continue;
     }
-    report_.error(plist::childPath(pathOf(key), i), fmt::format("is {}, must be a string", withArticle((*items)[i].typeName())));
+    report_.error(plist::childPath(pathOf(key), i),
+                  fmt::format("is {}, must be a string", withArticle((*items)[i].typeName())));
     good = false;
   }
   return good ? std::optional(std::move(out)) : std::nullopt;

@@ -17,8 +17,7 @@ struct Verdict {
   std::vector<std::string> findings = {};
 };
 
-const Verdict kTemplate = {false,
-                           {"error: PayloadVersion: is a string", "error: PayloadContent[0].PayloadUUID in "}};
+const Verdict kTemplate = {false, {"error: PayloadVersion: is a string", "error: PayloadContent[0].PayloadUUID in "}};
 Verdict templateAnd(std::vector<std::string> more) {
   Verdict verdict = kTemplate;
   verdict.findings.insert(verdict.findings.end(), more.begin(), more.end());
@@ -28,47 +27,63 @@ const std::string kOutside = "is not a payload type that Wayleave carries out";
 
 const std::map<std::string, Verdict> kVerdicts = {
     {"profiles/acme/apple-com.apple.security.acme-example1.plist", {}},
-    {"profiles/acme/cfgprofiles-multiple-nt-principals-error.mobileconfig", {false, {"error: the key Subject has no value"}}},
+    {"profiles/acme/cfgprofiles-multiple-nt-principals-error.mobileconfig",
+     {false, {"error: the key Subject has no value"}}},
     {"profiles/certificate/dod.mobileconfig", {}},
     {"profiles/certificate/profiledocs-com.apple.security.pkcs1.mobileconfig",
      templateAnd({"error: is a string, must be data", "warning: .Password"})},
     {"profiles/certificate/profiledocs-com.apple.security.root.mobileconfig",
      templateAnd({"error: is a string, must be data", "warning: .Password"})},
     {"profiles/declarations/apple-com.apple.declarations-example1.plist", {}},
-    {"profiles/lint/mobileconfig-validator/invalid/invalid-uuid-format.mobileconfig", {true, {"warning: \"not-a-valid-uuid\" is not a UUID"}}},
+    {"profiles/lint/mobileconfig-validator/invalid/invalid-uuid-format.mobileconfig",
+     {true, {"warning: \"not-a-valid-uuid\" is not a UUID"}}},
     {"profiles/lint/mobileconfig-validator/invalid/not-a-plist.mobileconfig", {false, {"error: not a property list"}}},
-    {"profiles/lint/mobileconfig-validator/invalid/unknown-payload-type.mobileconfig", {true, {"warning: com.nonexistent.payload.type " + kOutside}}},
+    {"profiles/lint/mobileconfig-validator/invalid/unknown-payload-type.mobileconfig",
+     {true, {"warning: com.nonexistent.payload.type " + kOutside}}},
     {"profiles/lint/mobileconfig-validator/invalid/wrong-outer-type.mobileconfig",
      {false, {"error: PayloadType: is \"NotConfiguration\", must be Configuration"}}},
-    {"profiles/lint/mobileconfig-validator/valid/dock-basic.mobileconfig", {true, {"warning: com.apple.dock " + kOutside}}},
-    {"profiles/lint/mobileconfig-validator/valid/screensaver.mobileconfig", {true, {"warning: com.apple.screensaver " + kOutside}}},
-    {"profiles/lint/mobileconfig-validator/warning/unknown-key.mobileconfig", {true, {"warning: unknownKeyThatDoesNotExist"}}},
+    {"profiles/lint/mobileconfig-validator/valid/dock-basic.mobileconfig",
+     {true, {"warning: com.apple.dock " + kOutside}}},
+    {"profiles/lint/mobileconfig-validator/valid/screensaver.mobileconfig",
+     {true, {"warning: com.apple.screensaver " + kOutside}}},
+    {"profiles/lint/mobileconfig-validator/warning/unknown-key.mobileconfig",
+     {true, {"warning: unknownKeyThatDoesNotExist"}}},
     {"profiles/other/mdm-server-Example.mobileconfig", {true, {"warning: com.apple.applicationaccess " + kOutside}}},
     {"profiles/other/profilecreator-com.apple.TCC.configuration-profile-policy.mobileconfig",
      {true, {"warning: com.apple.TCC.configuration-profile-policy " + kOutside}}},
-    {"profiles/other/profiledocs-com.apple.SoftwareUpdate.mobileconfig", {false, {"error: not a configuration profile"}}},
+    {"profiles/other/profiledocs-com.apple.SoftwareUpdate.mobileconfig",
+     {false, {"error: not a configuration profile"}}},
     {"profiles/other/profiledocs-com.apple.mdm.mobileconfig",
      templateAnd({"error: IdentityCertificateUUID", "error: ServerCapabilities"})},
     {"profiles/other/profiledocs-com.apple.screensaver.mobileconfig", {false, {"error: not a configuration profile"}}},
     {"profiles/other/zentral-test.mobileconfig", {true, {"warning: TargetDeviceType: is 1", "warning: " + kOutside}}},
-    {"profiles/pkcs12/profiledocs-com.apple.security.pkcs12.mobileconfig", templateAnd({"error: is a string, must be data"})},
+    {"profiles/pkcs12/profiledocs-com.apple.security.pkcs12.mobileconfig",
+     templateAnd({"error: is a string, must be data"})},
     {"profiles/scep/micromdm-scep-sceptest.mobileconfig",
      {true,
-      {"warning: PayloadContent[0].PayloadVersion", "warning: Key Type", "warning: PEM text where DER belongs", "warning: plain http"}}},
+      {"warning: PayloadContent[0].PayloadVersion", "warning: Key Type", "warning: PEM text where DER belongs",
+       "warning: plain http"}}},
     {"profiles/scep/nanomdm-enroll.mobileconfig", {true, {"warning: YOUR-PUSH-TOPIC-HERE", "warning: Challenge"}}},
     {"profiles/scep/profiledocs-com.apple.security.scep.mobileconfig",
-     templateAnd({"error: CAFingerprint", "error: array of 1, must be an array of exactly two", "warning: GetCACaps", "warning: Key Type",
-                  "warning: Key Usage"})},
-    {"profiles/system-extension/apple-com.apple.system-extension-policy-example1.plist", {true, {"warning: com.apple.nsextension " + kOutside}}},
+     templateAnd({"error: CAFingerprint", "error: array of 1, must be an array of exactly two", "warning: GetCACaps",
+                  "warning: Key Type", "warning: Key Usage"})},
+    {"profiles/system-extension/apple-com.apple.system-extension-policy-example1.plist",
+     {true, {"warning: com.apple.nsextension " + kOutside}}},
     {"profiles/vpn/apple-com.apple.vpn.managed-example1-l2tp.plist", {true, {"warning: L2TP is not supported"}}},
     {"profiles/vpn/profiledocs-com.apple.vpn.managed.applayer.mobileconfig", templateAnd({"warning: " + kOutside})},
     {"profiles/vpn/profiledocs-com.apple.vpn.managed.appmapping.mobileconfig", templateAnd({"warning: " + kOutside})},
-    {"signed-der/encrypted-dns/profiles/adguard-default-https.mobileconfig", {true, {"warning: com.apple.dnsSettings.managed " + kOutside}}},
-    {"signed-der/encrypted-dns/profiles/cloudflare-default-https.mobileconfig", {true, {"warning: com.apple.dnsSettings.managed " + kOutside}}},
+    {"signed-der/encrypted-dns/profiles/adguard-default-https.mobileconfig",
+     {true, {"warning: com.apple.dnsSettings.managed " + kOutside}}},
+    {"signed-der/encrypted-dns/profiles/cloudflare-default-https.mobileconfig",
+     {true, {"warning: com.apple.dnsSettings.managed " + kOutside}}},
     {"signed-der/encrypted-dns/signed/adguard-default-https.mobileconfig",
-     {true, {"note: signed by CN=encrypted-dns.brunch.io", "warning: expired at 2026-05-28", "warning: com.apple.dnsSettings.managed " + kOutside}}},
+     {true,
+      {"note: signed by CN=encrypted-dns.brunch.io", "warning: expired at 2026-05-28",
+       "warning: com.apple.dnsSettings.managed " + kOutside}}},
     {"signed-der/encrypted-dns/signed/cloudflare-default-https.mobileconfig",
-     {true, {"note: signed by CN=encrypted-dns.brunch.io", "warning: expired at 2026-05-28", "warning: com.apple.dnsSettings.managed " + kOutside}}},
+     {true,
+      {"note: signed by CN=encrypted-dns.brunch.io", "warning: expired at 2026-05-28",
+       "warning: com.apple.dnsSettings.managed " + kOutside}}},
 };
 
 // The moment at which the manifest of the samples was written.
@@ -77,7 +92,8 @@ const Wall kThen = Wall{std::chrono::seconds{1'795'000'000}};
 bool says(const ImportResult& result, const std::string& expected) {
   const size_t colon = expected.find(": ");
   return std::ranges::any_of(result.findings, [&](const Finding& finding) {
-    return text(finding.severity) == expected.substr(0, colon) && describe(finding).find(expected.substr(colon + 2)) != std::string::npos;
+    return text(finding.severity) == expected.substr(0, colon) &&
+           describe(finding).find(expected.substr(colon + 2)) != std::string::npos;
   });
 }
 
@@ -96,7 +112,8 @@ TEST(ProfileSamples, EveryFileGetsItsVerdict) {
       EXPECT_EQ(result.profile.has_value(), verdict.accepted);
       std::string all;
       for (const Finding& finding : result.findings) all += describe(finding) + "\n";
-      for (const std::string& finding : verdict.findings) EXPECT_TRUE(says(result, finding)) << finding << "\namong\n" << all;
+      for (const std::string& finding : verdict.findings)
+        EXPECT_TRUE(says(result, finding)) << finding << "\namong\n" << all;
       ++seen;
     }
   }
@@ -107,7 +124,8 @@ TEST(ProfileSamples, SignedFilesCarryTheUnsignedTwin) {
   const auto folder = test::samplesFolder() / "signed-der/encrypted-dns";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no sample files at " << folder;
   for (const char* name : {"adguard-default-https.mobileconfig", "cloudflare-default-https.mobileconfig"}) {
-    const auto content = verifyCms(readFile(folder / "signed" / name, 1 << 20).value(), {.useSystemStore = true}, kThen);
+    const auto content =
+        verifyCms(readFile(folder / "signed" / name, 1 << 20).value(), {.useSystemStore = true}, kThen);
     ASSERT_TRUE(content) << content.error().message;
     EXPECT_EQ(content->content, readFile(folder / "profiles" / name, 1 << 20).value());
     ASSERT_EQ(content->signers.size(), 1u);

@@ -34,10 +34,11 @@ void reportIn(const plist::Value& value, const std::string& path, bool secret, R
   if (const std::string* text = value.string()) {
     const auto variable = templateVariable(*text);
     if (!variable) return;
-    report.warn(path,
-                secret ? "seems to hold a template variable that was not filled in"
-                       : fmt::format("holds {}, which looks like a template variable that was not filled in", shown(*variable)),
-                "the management server fills these in; a file installed by hand must have the value");
+    report.warn(
+        path,
+        secret ? "seems to hold a template variable that was not filled in"
+               : fmt::format("holds {}, which looks like a template variable that was not filled in", shown(*variable)),
+        "the management server fills these in; a file installed by hand must have the value");
   } else if (const plist::Array* items = value.array()) {
     for (size_t i = 0; i < items->size(); ++i) reportIn((*items)[i], plist::childPath(path, i), secret, report);
   } else if (const plist::Dictionary* dictionary = value.dictionary()) {
@@ -48,7 +49,7 @@ void reportIn(const plist::Value& value, const std::string& path, bool secret, R
 }  // namespace
 
 bool isSecretKey(std::string_view key) {
-  return key.ends_with("Password") || key == "Challenge" || key == "SharedSecret";
+  return key.ends_with("Password") || key == "Challenge" || key == "SharedSecret" || key == "HMACKey";
 }
 
 void removeSecrets(plist::Dictionary& dictionary) {
@@ -64,7 +65,8 @@ std::optional<std::string> templateVariable(std::string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     const std::string_view rest = text.substr(i);
     if (rest.starts_with("{{")) {
-      if (const size_t end = rest.find("}}"); end != std::string_view::npos) return std::string(rest.substr(0, end + 2));
+      if (const size_t end = rest.find("}}"); end != std::string_view::npos)
+        return std::string(rest.substr(0, end + 2));
     } else if (rest.starts_with("${")) {
       if (const size_t end = rest.find('}'); end != std::string_view::npos) return std::string(rest.substr(0, end + 1));
     } else if (rest[0] == '$' && rest.size() > 1 && isUpper(rest[1])) {

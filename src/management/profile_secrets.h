@@ -12,7 +12,7 @@
 
 namespace wayleave::management {
 
-// Passwords, challenges, shared secrets: by the names that Apple's payloads use.
+// Passwords, challenges, shared secrets: by the names that Apple's payloads and ours use.
 bool isSecretKey(std::string_view key);
 
 // Overwrites and replaces every string or data under a secret key, at any depth; strings become "(removed)".

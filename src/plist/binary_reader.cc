@@ -45,8 +45,8 @@ class Reader {
  private:
   Status readTrailer() {
     if (file_.size() < kHeaderSize + kTrailerSize)
-      return fail(Reason::BadInput, fmt::format("binary property list of {} bytes: shorter than header and trailer",
-                                                file_.size()));
+      return fail(Reason::BadInput,
+                  fmt::format("binary property list of {} bytes: shorter than header and trailer", file_.size()));
     if (asText(file_.first(kHeaderSize)) != "bplist00")
       return fail(Reason::Unsupported, "binary property list of a version other than 00");
     const ByteView trailer = file_.last(kTrailerSize);
@@ -219,16 +219,20 @@ class Reader {
   }
 
   Result<Value> container(uint64_t number, const Head& head, int depth) {
-    if (depth >= limits_.depth) return bad(number, fmt::format("more than {} containers inside each other", limits_.depth));
+    if (depth >= limits_.depth)
+      return bad(number, fmt::format("more than {} containers inside each other", limits_.depth));
     if (onPath_[number]) return bad(number, "contains itself");
     if (Status ok = charge(number, 0); !ok) return propagate(ok.error());
     const uint64_t perItem = head.kind == 0xd ? 2 : 1;
     if (head.count > file_.size()) return bad(number, fmt::format("{} members", head.count));
     const auto references = slice(head.content, head.count * perItem * referenceSize_);
     if (!references) return bad(number, fmt::format("{} members run past the end", head.count));
-    const auto reference = [&](uint64_t i) { return bigEndian(references->subspan(i * referenceSize_, referenceSize_)); };
+    const auto reference = [&](uint64_t i) {
+      return bigEndian(references->subspan(i * referenceSize_, referenceSize_));
+    };
     for (uint64_t i = 0; i < head.count * perItem; ++i)
-      if (reference(i) >= objectCount_) return bad(number, fmt::format("refers to object {} of {}", reference(i), objectCount_));
+      if (reference(i) >= objectCount_)
+        return bad(number, fmt::format("refers to object {} of {}", reference(i), objectCount_));
 
     onPath_[number] = true;
     Result<Value> value = head.kind == 0xa ? array(head, reference, depth) : dictionary(number, head, reference, depth);

@@ -34,7 +34,8 @@ std::string refusal(const Bytes& bytes) {
 
 TEST(BinaryPlist, RoundTripsEveryKind) {
   Dictionary d;
-  for (const int64_t number : std::vector<int64_t>{0, 1, 255, 256, 65535, 65536, int64_t{1} << 32, INT64_MAX, -1, INT64_MIN})
+  for (const int64_t number :
+       std::vector<int64_t>{0, 1, 255, 256, 65535, 65536, int64_t{1} << 32, INT64_MAX, -1, INT64_MIN})
     d.add("i" + std::to_string(number), number);
   d.add("u", uint64_t{1} << 63);
   d.add("r", -0.25);
@@ -70,7 +71,8 @@ TEST(BinaryPlist, SharedObjectsAreFineUntilTheyExplode) {
 TEST(BinaryPlist, SharedStringsCountAsOftenAsTheyAreUsed) {
   ReadOptions options;
   options.limits.bytes = 200;
-  const Bytes bytes = file({{0xae, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {0x5e, 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x'}});
+  const Bytes bytes = file({{0xae, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+                            {0x5e, 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x'}});
   EXPECT_TRUE(parse(bytes, options));
   options.limits.bytes = 150;
   EXPECT_FALSE(parse(bytes, options));
@@ -145,8 +147,7 @@ TEST(BinaryPlist, EveryPrefixOfAFileIsRefused) {
   Dictionary d;
   d.add("a", Array{Value("é"), Value(1), Value(Bytes(20, 1))});
   const Bytes whole = toBinary(Value(d)).value();
-  for (size_t length = 0; length < whole.size(); ++length)
-    EXPECT_FALSE(parse(ByteView(whole).first(length))) << length;
+  for (size_t length = 0; length < whole.size(); ++length) EXPECT_FALSE(parse(ByteView(whole).first(length))) << length;
 }
 
 TEST(BinaryPlist, EveryFlippedByteIsHandled) {

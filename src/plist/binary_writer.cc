@@ -64,9 +64,9 @@ class Writer {
 
  private:
   struct Node {
-    const Value* value = nullptr;       // or
-    const std::string* key = nullptr;   // a dictionary's key
-    std::vector<uint32_t> references;   // keys, then values
+    const Value* value = nullptr;      // or
+    const std::string* key = nullptr;  // a dictionary's key
+    std::vector<uint32_t> references;  // keys, then values
   };
 
   Result<uint32_t> addString(const std::string& text, const Value* value) {
@@ -138,15 +138,11 @@ class Writer {
         out.push_back(0x14);
         appendBig(out, 0, 8);
         return appendBig(out, *value.unsignedInteger(), 8);
-      case Type::Real:
-        out.push_back(0x23);
-        return appendBig(out, std::bit_cast<uint64_t>(*value.real()), 8);
+      case Type::Real: out.push_back(0x23); return appendBig(out, std::bit_cast<uint64_t>(*value.real()), 8);
       case Type::Date:
         out.push_back(0x33);
         return appendBig(out, std::bit_cast<uint64_t>(value.date()->secondsSince2001), 8);
-      case Type::Data:
-        appendHead(out, 0x4, value.data()->size());
-        return append(out, *value.data());
+      case Type::Data: appendHead(out, 0x4, value.data()->size()); return append(out, *value.data());
       case Type::Uid: {
         const size_t width = widthFor(value.uid()->value);
         out.push_back(static_cast<uint8_t>(0x80 | (width - 1)));

@@ -18,8 +18,7 @@ const std::map<std::string, std::string> kVerdicts = {
     {"plist-good/libplist-2.plist", ""},
     {"plist-good/micromdm-plist-sample2.binary.plist", ""},
     {"plist-hostile/binary/libplist/clusterfuzz-testcase-4930725262393344", "reference size 23"},
-    {"plist-hostile/binary/libplist/clusterfuzz-testcase-5421965105954816",
-     "object 2: its length is not an integer"},
+    {"plist-hostile/binary/libplist/clusterfuzz-testcase-5421965105954816", "object 2: its length is not an integer"},
     {"plist-hostile/binary/libplist/clusterfuzz-testcase-5556177727389696", "reference size 31"},
     {"plist-hostile/binary/libplist/crash-0ce4dd483b645bc05ec45a97d285dcf1933ee840",
      "17582052945254416392 objects in a file of 77 bytes"},
@@ -75,8 +74,7 @@ const std::map<std::string, std::string> kVerdicts = {
     {"plist-hostile/xml/libplist/crash-da39a3ee5e6b4b0d3255bfef95601890afd80709", "the file is empty"},
     {"plist-hostile/xml/libplist/crash-f03c680ee1c4d84c28e731752df77a61e213a24d",
      "line 72, column 57: no element found"},
-    {"plist-hostile/xml/libplist/leak-4c81aae70b20d9b9408b78d40999a54205bdcfb7",
-     "line 2, column 17: syntax error"},
+    {"plist-hostile/xml/libplist/leak-4c81aae70b20d9b9408b78d40999a54205bdcfb7", "line 2, column 17: syntax error"},
 };
 
 TEST(PlistSamples, EveryFileGetsItsVerdict) {

@@ -27,10 +27,10 @@ std::string shown(std::string_view text) {
 
 constexpr std::chrono::sys_days kEpoch{std::chrono::year{2001} / 1 / 1};
 // Seconds from 2001 to the first and past the last moment that a four-digit year can name.
-constexpr double kFirst = std::chrono::duration<double>(
-                              std::chrono::sys_days{std::chrono::year{1} / 1 / 1} - kEpoch).count();
-constexpr double kPast = std::chrono::duration<double>(
-                             std::chrono::sys_days{std::chrono::year{10000} / 1 / 1} - kEpoch).count();
+constexpr double kFirst =
+    std::chrono::duration<double>(std::chrono::sys_days{std::chrono::year{1} / 1 / 1} - kEpoch).count();
+constexpr double kPast =
+    std::chrono::duration<double>(std::chrono::sys_days{std::chrono::year{10000} / 1 / 1} - kEpoch).count();
 
 }  // namespace
 
@@ -68,7 +68,8 @@ Result<double> parseReal(std::string_view text) {
   double value = 0;
   const char* const end = digits.data() + digits.size();
   const auto [stop, code] = std::from_chars(digits.data(), end, value);
-  const bool startsWell = !digits.empty() && ((digits.front() >= '0' && digits.front() <= '9') || digits.front() == '.');
+  const bool startsWell =
+      !digits.empty() && ((digits.front() >= '0' && digits.front() <= '9') || digits.front() == '.');
   if (!startsWell || code != std::errc{} || stop != end)
     return fail(Reason::BadInput, shown(text) + " is not a real number");
   return negative ? -value : value;

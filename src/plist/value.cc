@@ -28,9 +28,7 @@ std::string_view text(Type type) {
   return "?";
 }
 
-Date Date::fromWall(Wall time) {
-  return {std::chrono::duration<double>(time.time_since_epoch()).count() - kEpoch2001};
-}
+Date Date::fromWall(Wall time) { return {std::chrono::duration<double>(time.time_since_epoch()).count() - kEpoch2001}; }
 
 std::optional<Wall> Date::wall() const {
   const double since1970 = secondsSince2001 + kEpoch2001;

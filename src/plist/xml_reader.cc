@@ -70,10 +70,10 @@ class Reader {
     XML_SetXmlDeclHandler(parser_, [](void* self, const char* version, const char*, int) {
       of(self).sawDeclaration_ = of(self).sawDeclaration_ || version != nullptr;
     });
-    XML_SetStartDoctypeDeclHandler(
-        parser_, [](void* self, const char* name, const char*, const char*, int hasInternalSubset) {
-          of(self).guard([&](Reader& r) { r.doctype(name, hasInternalSubset != 0); });
-        });
+    XML_SetStartDoctypeDeclHandler(parser_,
+                                   [](void* self, const char* name, const char*, const char*, int hasInternalSubset) {
+                                     of(self).guard([&](Reader& r) { r.doctype(name, hasInternalSubset != 0); });
+                                   });
     // With an external DTD that is not read, expat does not treat an unknown entity as an error but skips it.
     XML_SetSkippedEntityHandler(parser_, [](void* self, const char* name, int) {
       of(self).guard([&](Reader& r) { r.refuse(fmt::format("entity &{}; is not defined", shown(name))); });
@@ -82,7 +82,8 @@ class Reader {
 
   Result<Document> read(ByteView bytes) {
     std::vector<std::string> warnings;
-    const bool wide = bytes.size() >= 2 && ((bytes[0] == 0xff && bytes[1] == 0xfe) || (bytes[0] == 0xfe && bytes[1] == 0xff));
+    const bool wide =
+        bytes.size() >= 2 && ((bytes[0] == 0xff && bytes[1] == 0xfe) || (bytes[0] == 0xfe && bytes[1] == 0xff));
     size_t zeros = 0;
     while (!wide && zeros < bytes.size() && bytes[bytes.size() - 1 - zeros] == 0) ++zeros;
     if (zeros > 0 && zeros < bytes.size()) {
@@ -115,7 +116,8 @@ class Reader {
   }
 
   std::string at() const {
-    return fmt::format("line {}, column {}", XML_GetCurrentLineNumber(parser_), XML_GetCurrentColumnNumber(parser_) + 1);
+    return fmt::format("line {}, column {}", XML_GetCurrentLineNumber(parser_),
+                       XML_GetCurrentColumnNumber(parser_) + 1);
   }
 
   void refuse(const std::string& why, std::string hint = {}) {
@@ -134,14 +136,14 @@ class Reader {
     if (!inPlist_) return refuse(fmt::format("the outermost element is <{}>, not <plist>", shown(name)));
     if (attributes[0] != nullptr)
       return refuse(fmt::format("<{}> has the attribute {}", shown(name), shown(attributes[0])));
-    if (++items_ > options_.limits.items)
-      return refuse(fmt::format("more than {} values", options_.limits.items));
+    if (++items_ > options_.limits.items) return refuse(fmt::format("more than {} values", options_.limits.items));
 
     Leaf leaf = Leaf::None;
     for (const ElementName& known : kLeaves)
       if (known.name == name) leaf = known.leaf;
     const bool isContainer = name == "dict" || name == "array";
-    if (leaf == Leaf::None && !isContainer) return refuse(fmt::format("<{}> is not a property-list element", shown(name)));
+    if (leaf == Leaf::None && !isContainer)
+      return refuse(fmt::format("<{}> is not a property-list element", shown(name)));
     if (leaf == Leaf::Key) {
       if (stack_.empty() || !stack_.back().isDictionary) return refuse("<key> outside a dictionary");
       if (stack_.back().key) return refuse(fmt::format("the key {} has no value", shown(*stack_.back().key)));

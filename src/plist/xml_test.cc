@@ -136,7 +136,8 @@ TEST(XmlPlist, ReadsUtf16AndRefusesUnknownEncodings) {
 }
 
 TEST(XmlPlist, EveryPrefixOfAFileIsRefused) {
-  const std::string whole = wrapped("<dict><key>a</key><array><data>AQID</data><date>2026-01-01T00:00:00Z</date></array></dict>");
+  const std::string whole =
+      wrapped("<dict><key>a</key><array><data>AQID</data><date>2026-01-01T00:00:00Z</date></array></dict>");
   ASSERT_TRUE(read(whole));
   for (size_t length = 0; length < whole.size(); ++length)
     EXPECT_FALSE(read(std::string_view(whole).substr(0, length))) << length;
@@ -150,9 +151,10 @@ TEST(XmlPlist, UnfilledTemplateVariableInDataIsNamedNotDecoded) {
 }
 
 TEST(XmlPlist, RecordsTheLineOfEachValue) {
-  const auto document = parseXml(asBytes("<plist>\n<dict>\n<key>a</key>\n<array>\n<true/>\n<dict><key>b</key>\n<true/></dict>"
-                                         "</array>\n<key>c</key><true/></dict></plist>"),
-                                 {.recordLines = true});
+  const auto document =
+      parseXml(asBytes("<plist>\n<dict>\n<key>a</key>\n<array>\n<true/>\n<dict><key>b</key>\n<true/></dict>"
+                       "</array>\n<key>c</key><true/></dict></plist>"),
+               {.recordLines = true});
   ASSERT_TRUE(document) << document.error().message;
   EXPECT_EQ(document->lines, (Lines{{"", 2}, {"a", 4}, {"a[0]", 5}, {"a[1]", 6}, {"a[1].b", 7}, {"c", 8}}));
 }
@@ -162,7 +164,8 @@ TEST(Integers, HaveAppleForms) {
   EXPECT_EQ(*parseInteger("+0x1F"), Value(31));
   EXPECT_EQ(*parseInteger("-9223372036854775808"), Value(INT64_MIN));
   EXPECT_EQ(*parseInteger("9223372036854775808"), Value(uint64_t{1} << 63));
-  for (const char* bad : {"", " ", "-", "0x", "1.0", "--1", "+-1", "18446744073709551616", "-9223372036854775809", "1 2", "0x-1", "ten"})
+  for (const char* bad :
+       {"", " ", "-", "0x", "1.0", "--1", "+-1", "18446744073709551616", "-9223372036854775809", "1 2", "0x-1", "ten"})
     EXPECT_FALSE(parseInteger(bad)) << bad;
 }
 
@@ -171,14 +174,16 @@ TEST(Reals, HaveAppleForms) {
   EXPECT_EQ(*parseReal("-.5"), -0.5);
   EXPECT_TRUE(std::isinf(*parseReal("-infinity")));
   EXPECT_TRUE(std::isnan(*parseReal("nan")));
-  for (const char* bad : {"", "1e999", "--1", "-inf1", "1,5", "nan(1)", "0x10", "infx"}) EXPECT_FALSE(parseReal(bad)) << bad;
+  for (const char* bad : {"", "1e999", "--1", "-inf1", "1,5", "nan(1)", "0x10", "infx"})
+    EXPECT_FALSE(parseReal(bad)) << bad;
 }
 
 TEST(Dates, AreStrict) {
   EXPECT_EQ(parseDate("2001-01-01T00:00:00Z")->secondsSince2001, 0);
   EXPECT_EQ(formatDate(*parseDate("2024-02-29T23:59:59Z")), "2024-02-29T23:59:59Z");
-  for (const char* bad : {"", "2026-02-30T00:00:00Z", "2026-13-01T00:00:00Z", "4016-07-0-11", "2026-01-01", "2026-01-01T24:00:00Z",
-                          "2026-01-01T00:00:60Z", "2026-01-01T00:00:00+01:00", "0000-01-01T00:00:00Z"})
+  for (const char* bad :
+       {"", "2026-02-30T00:00:00Z", "2026-13-01T00:00:00Z", "4016-07-0-11", "2026-01-01", "2026-01-01T24:00:00Z",
+        "2026-01-01T00:00:60Z", "2026-01-01T00:00:00+01:00", "0000-01-01T00:00:00Z"})
     EXPECT_FALSE(parseDate(bad)) << bad;
   EXPECT_FALSE(formatDate(Date{std::nan("")}));
   EXPECT_FALSE(Date{1e300}.wall());

@@ -68,9 +68,7 @@ class Writer {
       "<plist version=\"1.0\">\n";
 
  private:
-  void line(std::string_view tabs, std::string_view content) {
-    out.append(tabs).append(content).push_back('\n');
-  }
+  void line(std::string_view tabs, std::string_view content) { out.append(tabs).append(content).push_back('\n'); }
 
   Status text(std::string_view tabs, std::string_view element, std::string_view content, const std::string& path) {
     std::string escaped;
@@ -78,7 +76,8 @@ class Writer {
     for (size_t offset = 0; offset < content.size();) {
       const auto c = nextCodePoint(content, offset);
       if (!c || !isXmlCharacter(*c))
-        return fail(Reason::BadInput, path + ": holds a character that XML cannot carry", "write it in the binary form");
+        return fail(Reason::BadInput, path + ": holds a character that XML cannot carry",
+                    "write it in the binary form");
       switch (*c) {
         case '&': escaped += "&amp;"; break;
         case '<': escaped += "&lt;"; break;
