@@ -24,7 +24,7 @@ namespace wayleave::enrolment {
 struct Pkcs12Limits {
   size_t bytes = 1024 * 1024;  // real files: 2 to 20 kB
   // Sum over the MAC and every encrypted part. Writers use 1 to 2,048 (Apple, Java, OpenSSL), 600,000 per part at most
-  // (NSS); 5 million take some five seconds of one thread, beyond that the file only means to keep us busy.
+  // (NSS); 5 million take two seconds of one thread (measured), and beyond that a file only means to keep us busy.
   uint64_t iterations = 5'000'000;
 };
 

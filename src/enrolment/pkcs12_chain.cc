@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "keys/openssl.h"
 #include "keys/software_key.h"
@@ -33,7 +34,7 @@ Result<std::vector<X509Ptr>> decodeAll(const std::vector<BagCertificate>& certif
   return out;
 }
 
-// Certificates of `key`, best first.
+// Certificates of `key`, the best one first.
 std::vector<size_t> certificatesOf(const BagKey& key, const EVP_PKEY* publicKey,
                                    const std::vector<BagCertificate>& bags, const std::vector<X509Ptr>& decoded) {
   std::vector<size_t> out;
@@ -42,12 +43,16 @@ std::vector<size_t> certificatesOf(const BagKey& key, const EVP_PKEY* publicKey,
     if (certified != nullptr && EVP_PKEY_eq(certified, publicKey) == 1) out.push_back(i);
   }
   ERR_clear_error();  // certificates with key types OpenSSL does not know are somebody else's
-  std::ranges::stable_sort(out, [&](size_t a, size_t b) {
+  const auto better = [&](size_t a, size_t b) {
     const bool namedA = !key.localKeyId.empty() && bags[a].localKeyId == key.localKeyId;
     const bool namedB = !key.localKeyId.empty() && bags[b].localKeyId == key.localKeyId;
     if (namedA != namedB) return namedA;
     return ASN1_TIME_compare(X509_get0_notAfter(decoded[a].get()), X509_get0_notAfter(decoded[b].get())) > 0;
-  });
+  };
+  // One pass instead of a sort: dates that do not decode compare with nothing, and a sort may not be given such an
+  // order.
+  for (size_t i = 1; i < out.size(); ++i)
+    if (better(out[i], out[0])) std::swap(out[0], out[i]);
   return out;
 }
 
