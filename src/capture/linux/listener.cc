@@ -2,9 +2,13 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <algorithm>
 #include <cerrno>
 
 #include "capture/endpoint.h"
@@ -28,6 +32,7 @@ constexpr int kBacklog = 4096;
 constexpr int kAcceptBatch = 64;
 // How long flows stay queued after a descriptor or memory shortage before the next try.
 constexpr std::chrono::milliseconds kStarvedPause{50};
+constexpr int kDescriptorReserve = 128;
 
 Status setOption(int socket, int level, int option, std::string_view what) {
   const int on = 1;
@@ -79,11 +84,19 @@ class ListenerSource final : public FlowSource {
         if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) continue;
         return;
       }
+      const bool scarce = socket.borrow() >= options_.descriptorCeiling;
       CapturedFlow flow{.socket = std::move(socket), .source = fromSockaddr(peer)};
       flow.destination = options_.fixedDestination ? *options_.fixedDestination : localEndpoint(flow.socket.borrow());
       if (options_.owners) flow.owner = options_.owners->find(flow.source, flow.destination);
       handler_->onFlow(std::move(flow));
+      if (scarce) return starve(EMFILE);
     }
+  }
+
+  // The kernel gives the lowest free number: a high one means that almost all are taken.
+  bool stillShort() const {
+    const Fd probe = Fd::adopt(::fcntl(listeners_.front().native_handle(), F_DUPFD_CLOEXEC, 0));
+    return !probe || probe.borrow() >= options_.descriptorCeiling;
   }
 
   void starve(int error) {
@@ -91,12 +104,14 @@ class ListenerSource final : public FlowSource {
     handler_->onStarved(error);
     retry_.expires_after(kStarvedPause);
     retry_.async_wait([this](const boost::system::error_code& code) {
-      if (!code) resume();
+      if (code) return;
+      if (stillShort()) return starve(EMFILE);
+      resume();
     });
   }
 
   SourceOptions options_;
-  std::vector<Listener> listeners_;
+  mutable std::vector<Listener> listeners_;  // native_handle() is not const
   std::vector<bool> waiting_;
   boost::asio::steady_timer retry_;
   FlowHandler* handler_ = nullptr;
@@ -104,6 +119,13 @@ class ListenerSource final : public FlowSource {
 };
 
 }  // namespace
+
+int ceilingFromLimit() {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  const auto all = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 30));
+  return std::max(all - kDescriptorReserve, all / 2);
+}
 
 Result<Fd> openListener(const Endpoint& endpoint, Listening kind) {
   const bool v6 = endpoint.address.v6;
@@ -113,6 +135,8 @@ Result<Fd> openListener(const Endpoint& endpoint, Listening kind) {
   if (auto ok = setOption(socket.borrow(), SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT"); !ok) return propagate(ok.error());
   if (v6)
     if (auto ok = setOption(socket.borrow(), IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY"); !ok) return propagate(ok.error());
+  // Accepted sockets inherit it.
+  if (auto ok = setOption(socket.borrow(), IPPROTO_TCP, TCP_NODELAY, "TCP_NODELAY"); !ok) return propagate(ok.error());
   if (kind == Listening::Transparent) {
     auto ok = v6 ? setOption(socket.borrow(), IPPROTO_IPV6, IPV6_TRANSPARENT, "make a listener transparent")
                  : setOption(socket.borrow(), IPPROTO_IP, IP_TRANSPARENT, "make a listener transparent");
