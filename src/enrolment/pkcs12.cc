@@ -180,7 +180,7 @@ Status Reader::readPart(PKCS7* part) {
   const PKCS7_ENC_CONTENT* content = part->d.encrypted != nullptr ? part->d.encrypted->enc_data : nullptr;
   if (content == nullptr || content->algorithm == nullptr || content->enc_data == nullptr)
     return damaged("an encrypted part of the PKCS#12 file is empty");
-  if (const Status fits = protection.examine(content->algorithm, "the encrypted part"); !fits) return fits;
+  if (const Status fits = protection.examine(content->algorithm, "a part of the file"); !fits) return fits;
   // The last argument but two: zero the clear text after decoding, keys may be in it.
   const BagsPtr list(static_cast<STACK_OF(PKCS12_SAFEBAG)*>(
       PKCS12_item_decrypt_d2i_ex(content->algorithm, ASN1_ITEM_rptr(PKCS12_SAFEBAGS), password.data, password.length,
