@@ -1,0 +1,158 @@
+#include "enrolment/payload_enroller.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <filesystem>
+#include <mutex>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "enrolment/acme/enrolment.h"
+#include "enrolment/http.h"
+#include "enrolment/journal.h"
+
+namespace wayleave::enrolment {
+namespace {
+
+using management::AcmePayload;
+
+class StoppablePacer final : public Pacer {
+ public:
+  explicit StoppablePacer(std::stop_token stop) : stop_(std::move(stop)) {}
+  bool wait(std::chrono::milliseconds time) override {
+    std::unique_lock lock(mutex_);
+    std::condition_variable_any wake;
+    return !wake.wait_for(lock, stop_, time, [this] { return stop_.stop_requested(); });
+  }
+
+ private:
+  std::stop_token stop_;
+  std::mutex mutex_;
+};
+
+// File names from outside text: only what cannot leave the folder.
+std::string fileName(std::string_view text) {
+  std::string out;
+  for (const char c : text.substr(0, 100))
+    out += (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ? c : '_';
+  return out;
+}
+
+localapi::KeyRequest keyRequest(const AcmePayload& payload, const management::EnrolmentRequest& request) {
+  localapi::KeyRequest out;
+  out.installation = request.installation;
+  out.payloadUuid = request.payload.header.uuid;
+  out.keyType = payload.keyType == management::KeyType::Rsa ? "RSA" : fmt::format("EC P-{}", payload.keySize);
+  out.keySize = payload.keyType == management::KeyType::Rsa ? payload.keySize : 0;
+  out.hardwareBound = payload.hardwareBound;
+  return out;
+}
+
+acme::Parameters parametersOf(const AcmePayload& payload) {
+  acme::Parameters out;
+  out.directoryUrl = payload.directoryUrl;
+  out.identifier.value = payload.clientIdentifier;
+  out.request.subject = payload.subject;
+  out.request.alternativeNames = {payload.subjectAltNames.rfc822Names, payload.subjectAltNames.dnsNames, payload.subjectAltNames.uris,
+                                  payload.subjectAltNames.ntPrincipalNames, {payload.clientIdentifier}};
+  const int usage = payload.usageFlags.value_or(0);
+  out.request.signing = (usage & 1) != 0;
+  out.request.encrypting = (usage & 4) != 0;
+  out.request.extendedKeyUsage = payload.extendedKeyUsage;
+  out.attest = payload.attest;
+  out.attestationUrl = payload.attestationUrl;
+  if (payload.externalAccount)
+    out.externalAccount = acme::ExternalAccount{payload.externalAccount->keyIdentifier, payload.externalAccount->hmacKey.clone()};
+  return out;
+}
+
+}  // namespace
+
+struct PayloadEnroller::Certification {
+  const AcmePayload& payload;
+  const acme::SubjectKey key;
+  const std::vector<std::string>& trustAnchors;
+  std::string journalPath;
+  acme::Progress progress;
+};
+
+Result<std::unique_ptr<PayloadEnroller>> PayloadEnroller::make(localapi::IdentityAgent& agent, std::string folder) {
+  if (Status made = ensureFolder(folder, 0700); !made) return propagate(made.error());
+  return std::unique_ptr<PayloadEnroller>(new PayloadEnroller(agent, std::move(folder)));
+}
+
+std::string PayloadEnroller::journalPath(std::string_view owner, std::string_view payloadUuid) const {
+  return fmt::format("{}/{}.{}.journal", folder_, fileName(owner), fileName(payloadUuid));
+}
+
+Result<std::vector<Bytes>> PayloadEnroller::certify(const Certification& what, std::stop_token stop) {
+  const std::string accountPath = fmt::format("{}/account-{}", folder_, toHex(sha256(asBytes(what.payload.directoryUrl))).substr(0, 32));
+  const auto account = acme::AccountKey::openOrCreate(accountPath);
+  if (!account) return propagate(account.error());
+  auto journal = Journal::open(what.journalPath);
+  if (!journal) return propagate(journal.error());
+  const auto http = makeHttp({what.trustAnchors, std::chrono::seconds{30}, 1024 * 1024, false});
+  StoppablePacer pacer(std::move(stop));
+  return acme::obtainCertificate({agent_, *http, pacer, clock_, *account, *journal, acme::checkBeforeSending}, parametersOf(what.payload),
+                                 what.key, what.progress);
+}
+
+Result<localapi::IdentityInfo> PayloadEnroller::enroll(const management::EnrolmentRequest& request,
+                                                       const management::EnrolmentProgress& progress, std::stop_token stop) {
+  const auto* payload = request.payload.as<AcmePayload>();
+  if (payload == nullptr)
+    return fail(Reason::Unsupported, request.payload.header.label() + " is not an ACME payload", "this version enrols by ACME and installs PKCS#12");
+  if (progress) progress("key");
+  const auto key = agent_.createKey(keyRequest(*payload, request));
+  if (!key) return withContext(key.error(), request.payload.header.label());
+  const auto chain = certify({*payload, {key->key, key->publicKey}, request.trustAnchors,
+                              journalPath(request.installation, request.payload.header.uuid), progress},
+                             std::move(stop));
+  if (!chain) return withContext(chain.error(), request.payload.header.label());
+
+  localapi::BindRequest bind;
+  bind.installation = request.installation;
+  bind.key = key->key;
+  bind.source = "acme";
+  bind.profileIdentifier = request.profileIdentifier;
+  bind.payloadIdentifier = request.payload.header.identifier;
+  bind.payloadUuid = request.payload.header.uuid;
+  bind.label = request.payload.header.displayName;
+  bind.accessGroup = request.accessGroup;
+  bind.chain = *chain;
+  bind.attested = payload->attest;
+  return agent_.bindCertificate(bind);
+}
+
+void PayloadEnroller::settled(std::string_view installation, bool) {
+  const std::string prefix = fileName(installation) + ".";
+  std::error_code ignored;  // an unreadable folder shows at the next enrolment, with its reason
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix) || !name.ends_with(".journal")) continue;
+    std::error_code failed;
+    if (!std::filesystem::remove(entry.path(), failed) && failed)
+      log::warn("an enrolment's journal stays behind", {{"path", entry.path().string()}, {"error", failed.message()}});
+  }
+}
+
+Result<localapi::IdentityInfo> PayloadEnroller::renew(const localapi::IdentityInfo& identity, const management::Payload& payload,
+                                                      const std::vector<std::string>& trustAnchors, std::stop_token stop) {
+  const auto* acmePayload = payload.as<AcmePayload>();
+  if (acmePayload == nullptr) return fail(Reason::Unsupported, payload.header.label() + " is not renewed by this device");
+  // The same key is certified again: whoever registered its public key keeps recognising the device. A renewal has a journal of
+  // its own, under the identity's name.
+  const std::string path = journalPath("renewal-" + identity.id, payload.header.uuid);
+  const auto chain = certify({*acmePayload, {identity.id, identity.publicKey}, trustAnchors, path, {}}, std::move(stop));
+  if (!chain) return withContext(chain.error(), "renew " + identity.label);
+  auto renewed = agent_.renewCertificate(identity.id, *chain);
+  if (!renewed) return renewed;
+  auto journal = Journal::open(path);
+  if (!journal) return propagate(journal.error());
+  if (Status removed = journal->remove(); !removed) return propagate(removed.error());
+  return renewed;
+}
+
+}  // namespace wayleave::enrolment

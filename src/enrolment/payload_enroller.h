@@ -1,0 +1,42 @@
+#pragma once
+
+// Enrols for the identities of com.apple.security.acme payloads, and renews them. The only part of enrolment that knows
+// payloads; the protocol is acme/.
+
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "localapi/identity_client.h"
+#include "management/enroller.h"
+
+namespace wayleave::enrolment {
+
+class PayloadEnroller final : public management::Enroller {
+ public:
+  // Keeps account keys and journals under `folder` (0700, created when missing). `agent` outlives it.
+  static Result<std::unique_ptr<PayloadEnroller>> make(localapi::IdentityAgent& agent, std::string folder);
+
+  Result<localapi::IdentityInfo> enroll(const management::EnrolmentRequest& request, const management::EnrolmentProgress& progress,
+                                        std::stop_token stop) override;
+  void settled(std::string_view installation, bool committed) override;
+
+  // A new certificate for the same key of an active identity; the agent has it when this returns. Errors: as enroll.
+  Result<localapi::IdentityInfo> renew(const localapi::IdentityInfo& identity, const management::Payload& payload,
+                                       const std::vector<std::string>& trustAnchors, std::stop_token stop);
+
+ private:
+  PayloadEnroller(localapi::IdentityAgent& agent, std::string folder) : agent_(agent), folder_(std::move(folder)) {}
+  struct Certification;
+  Result<std::vector<Bytes>> certify(const Certification& what, std::stop_token stop);
+  std::string journalPath(std::string_view owner, std::string_view payloadUuid) const;
+
+  localapi::IdentityAgent& agent_;
+  std::string folder_;
+  SystemClock clock_;
+};
+
+}  // namespace wayleave::enrolment
