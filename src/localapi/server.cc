@@ -137,6 +137,10 @@ class Stream {
     wake();
     return true;
   }
+  bool isOpen() const {
+    const std::lock_guard lock(mutex_);
+    return !gone_;
+  }
   void end() {
     const std::lock_guard lock(mutex_);
     ended_ = true;
@@ -173,7 +177,7 @@ class Stream {
 
   const std::shared_ptr<Session> session_;
   const std::shared_ptr<Core> core_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::deque<std::string> queue_;
   bool woken_ = false;
   bool ended_ = false;
@@ -188,6 +192,7 @@ class StreamHandle final : public EventStream {
   StreamHandle& operator=(const StreamHandle&) = delete;
   ~StreamHandle() override { stream_->end(); }
   bool send(std::string jsonLine) override { return stream_->send(std::move(jsonLine)); }
+  bool isOpen() const override { return stream_->isOpen(); }
 
  private:
   std::shared_ptr<Stream> stream_;

@@ -56,6 +56,8 @@ class EventStream {
  public:
   virtual ~EventStream() = default;
   virtual bool send(std::string jsonLine) = 0;
+  // False once the reader is gone: whoever keeps a list of streams drops those, or it grows with every visitor.
+  virtual bool isOpen() const { return true; }
 };
 
 // Answers one request, exactly once, from any thread. Dropping it unanswered answers 500.

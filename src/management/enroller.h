@@ -7,6 +7,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "localapi/identity_client.h"
@@ -20,6 +21,8 @@ struct EnrolmentRequest {
   std::string profileIdentifier;
   std::string accessGroup;
   const Payload& payload;  // AcmePayload or ScepPayload; outlives the call
+  // PEM of the profile's root certificates: the servers that it names are trusted through them, beside the system's store.
+  std::vector<std::string> trustAnchors = {};
 };
 
 // One sentence for a person, at every step that may take a while: "waiting for the CA to validate the attestation".

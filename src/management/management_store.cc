@@ -33,7 +33,7 @@ CREATE TABLE installations(
   uuid TEXT NOT NULL,
   display_name TEXT NOT NULL,
   state TEXT NOT NULL CHECK(state IN ('preparing','committing','installed','removing')),
-  resumable BLOB NOT NULL,
+  enrolment BLOB NOT NULL,
   summary TEXT NOT NULL,
   changed_at TEXT NOT NULL);
 CREATE UNIQUE INDEX one_installed ON installations(identifier) WHERE state IN ('installed','removing');
@@ -100,13 +100,13 @@ Status SqliteStore::begin(const ProfileRecord& profile) {
     return fail(Reason::Conflict, "the removal of " + profile.identifier + " has not finished",
                 "wait until wayleave-identityd runs, then try again");
   Status added = prepare(
-                     "INSERT INTO installations(id,identifier,uuid,display_name,state,resumable,summary,changed_at)"
+                     "INSERT INTO installations(id,identifier,uuid,display_name,state,enrolment,summary,changed_at)"
                      " VALUES(?,?,?,?,'preparing',?,?,?)")
                      .bind(profile.installation)
                      .bind(profile.identifier)
                      .bind(profile.uuid)
                      .bind(profile.displayName)
-                     .bind(ByteView(profile.resumable))
+                     .bind(ByteView(profile.enrolment))
                      .bind(profile.summary)
                      .bind(now())
                      .run();
@@ -182,9 +182,6 @@ Result<uint64_t> SqliteStore::finish(std::string_view installation) {
     return propagate(gone.error());
   if (Status moved = move(installation, InstallState::Committing, InstallState::Installed); !moved)
     return propagate(moved.error());
-  // Nothing resumes an installed profile; what is not needed is not kept.
-  if (Status cleared = prepare("UPDATE installations SET resumable=x'' WHERE id=?").bind(installation).run(); !cleared)
-    return propagate(cleared.error());
   Result<uint64_t> sequence = bump();
   if (!sequence) return sequence;
   if (Status done = transaction.commit(); !done) return propagate(done.error());
@@ -233,7 +230,7 @@ Result<std::vector<ProfileRecord>> SqliteStore::select(Statement statement) {
     record.uuid = statement.text(2);
     record.displayName = statement.text(3);
     record.state = stateNamed(statement.text(4));
-    record.resumable = statement.blob(5);
+    record.enrolment = statement.blob(5);
     record.summary = statement.text(6);
     record.changedAt = statement.text(7);
     out.push_back(std::move(record));
@@ -266,7 +263,7 @@ Status SqliteStore::fill(ProfileRecord& record) {
 }
 
 constexpr const char* kSelectInstalled =
-    "SELECT id,identifier,uuid,display_name,state,resumable,summary,changed_at FROM installations"
+    "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at FROM installations"
     " WHERE state='installed' ORDER BY identifier";
 
 Result<std::vector<ProfileRecord>> SqliteStore::profiles() {
@@ -277,7 +274,7 @@ Result<std::vector<ProfileRecord>> SqliteStore::profiles() {
 Result<ProfileRecord> SqliteStore::profile(std::string_view identifier) {
   const std::lock_guard lock(mutex_);
   Statement one = prepare(
-      "SELECT id,identifier,uuid,display_name,state,resumable,summary,changed_at FROM installations"
+      "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at FROM installations"
       " WHERE state='installed' AND identifier=?");
   one.bind(identifier);
   Result<std::vector<ProfileRecord>> found = select(std::move(one));
@@ -290,7 +287,7 @@ Result<ProfileRecord> SqliteStore::profile(std::string_view identifier) {
 
 Result<std::vector<ProfileRecord>> SqliteStore::unfinished() {
   const std::lock_guard lock(mutex_);
-  return select(prepare("SELECT id,identifier,uuid,display_name,state,resumable,summary,changed_at FROM installations"
+  return select(prepare("SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at FROM installations"
                         " WHERE state<>'installed' ORDER BY ordinal"));
 }
 

@@ -35,7 +35,7 @@ struct ProfileRecord {
   std::string identifier;    // PayloadIdentifier: one installed profile each
   std::string uuid, displayName;
   InstallState state = InstallState::Preparing;
-  Bytes resumable;        // the profile without key material, to go on after a crash; empty when it cannot be resumed
+  Bytes enrolment;        // what enrolling again needs (installer_plan.h), no key material; empty when nothing enrols
   std::string summary;    // JSON object for people: payloads, signer, findings
   std::string changedAt;  // RFC 3339: when it reached its state
   std::vector<InstalledIdentity> identities;

@@ -37,7 +37,7 @@ class ManagementStoreTest : public ::testing::Test {
     out.identifier = std::move(identifier);
     out.uuid = "U";
     out.displayName = "Name";
-    out.resumable = {1, 0, 2};
+    out.enrolment = {1, 0, 2};
     return out;
   }
   static ProxyConfiguration configuration(std::string id, int order) {
@@ -64,7 +64,7 @@ TEST_F(ManagementStoreTest, WalksAnInstallationThroughItsStates) {
   EXPECT_TRUE(store_->profiles()->empty());
   reopen();
   EXPECT_EQ(store_->unfinished()->at(0).state, InstallState::Preparing);
-  EXPECT_EQ(store_->unfinished()->at(0).resumable, (Bytes{1, 0, 2}));
+  EXPECT_EQ(store_->unfinished()->at(0).enrolment, (Bytes{1, 0, 2}));
   ASSERT_TRUE(store_->decide("I", R"({"x":1})", {configuration("c", 0)}));
   EXPECT_TRUE(store_->configurations()->configurations.empty());  // decided is not yet in force
   reopen();
@@ -76,7 +76,7 @@ TEST_F(ManagementStoreTest, WalksAnInstallationThroughItsStates) {
   ASSERT_TRUE(profile.has_value());
   EXPECT_EQ(profile->identities, (std::vector<InstalledIdentity>{{"P", "ID", {9}}}));
   EXPECT_EQ(profile->summary, R"({"x":1})");
-  EXPECT_TRUE(profile->resumable.empty());
+  EXPECT_EQ(profile->enrolment, (Bytes{1, 0, 2}));  // renewals need it
   EXPECT_EQ(store_->configurations()->configurations.at(0), configuration("c", 0));
   EXPECT_EQ(store_->configurations()->sequence, before + 1);
 }

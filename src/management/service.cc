@@ -1,0 +1,353 @@
+#include "management/service.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <condition_variable>
+#include <deque>
+#include <future>
+#include <mutex>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "localapi/json_reader.h"
+#include "management/installer_plan.h"
+#include "management/service_json.h"
+
+namespace wayleave::management {
+namespace {
+
+using localapi::errorResponse;
+using localapi::EventStream;
+using localapi::Request;
+using localapi::Responder;
+using localapi::Response;
+using nlohmann::json;
+using Answer = std::shared_ptr<Responder>;
+
+// Installations are rare and may be slow; whoever is ninth in line is better told.
+constexpr size_t kMostQueuedChanges = 8;
+// Reads take well under a millisecond each.
+constexpr size_t kMostQueuedReads = 256;
+constexpr std::string_view kProfiles = "/v1/profiles/";
+
+Response jsonResponse(const json& body) { return {200, "application/json", localapi::dump(body) + "\n"}; }
+
+// One thread and its bounded queue. `idle` runs between tasks while it asks to be called again.
+class TaskThread {
+ public:
+  using Task = std::function<void(std::stop_token)>;
+
+  explicit TaskThread(size_t most) : most_(most) {}
+  TaskThread(const TaskThread&) = delete;
+  TaskThread& operator=(const TaskThread&) = delete;
+  ~TaskThread() { stop(); }
+
+  // `idle` returns when it wants to run again; nullopt: not before something else has run.
+  void start(std::function<std::optional<std::chrono::milliseconds>(std::stop_token)> idle = {}) {
+    thread_ = std::jthread([this, idle = std::move(idle)](std::stop_token stop) { run(std::move(stop), idle); });
+  }
+  bool post(Task task) {
+    const std::lock_guard lock(mutex_);
+    if (stopped_ || queue_.size() >= most_) return false;
+    queue_.push_back(std::move(task));
+    ready_.notify_one();
+    return true;
+  }
+  // Tasks that have not begun are dropped: their responders answer by themselves.
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+    }
+    thread_.request_stop();
+    if (thread_.joinable()) thread_.join();
+    const std::lock_guard lock(mutex_);
+    queue_.clear();
+  }
+
+ private:
+  void run(std::stop_token stop, const std::function<std::optional<std::chrono::milliseconds>(std::stop_token)>& idle) {
+    while (!stop.stop_requested()) {
+      const auto pause = idle ? idle(stop) : std::nullopt;
+      std::unique_lock lock(mutex_);
+      const auto some = [this] { return !queue_.empty(); };
+      if (pause)
+        ready_.wait_for(lock, stop, *pause, some);
+      else
+        ready_.wait(lock, stop, some);
+      if (stop.stop_requested() || queue_.empty()) continue;
+      const Task task = std::move(queue_.front());
+      queue_.pop_front();
+      lock.unlock();
+      try {
+        task(stop);
+      } catch (const std::exception& thrown) {  // the responder, dropped, answers 500
+        log::error("request failed", {{"what", thrown.what()}});
+      }
+    }
+  }
+
+  const size_t most_;
+  std::mutex mutex_;
+  std::condition_variable_any ready_;
+  std::deque<Task> queue_;
+  bool stopped_ = false;
+  std::jthread thread_;
+};
+
+}  // namespace
+
+bool isAdministrator(const localapi::Peer& peer, std::optional<gid_t> administrators) {
+  if (peer.uid == 0 || peer.uid == geteuid()) return true;
+  if (!administrators) return false;
+  return peer.gid == *administrators || std::ranges::find(peer.groups, *administrators) != peer.groups.end();
+}
+
+class Service::Work {
+ public:
+  Work(ManagementStore& store, localapi::IdentityAgent& agent, Enroller* enroller, const Clock& clock,
+       ServiceOptions options)
+      : store_(store),
+        clock_(clock),
+        options_(options),
+        installer_({store, agent, clock, enroller, options.commitPatience},
+                   [this](const std::string& identifier, std::string_view sentence) {
+                     tell("install-progress", identifier, sentence);
+                   },
+                   [this](uint64_t, std::string_view event, const std::string& identifier) {
+                     tell(event, identifier);
+                     tell("configuration-changed", {});
+                   }) {}
+
+  void start() {
+    reads_.start();
+    renewals_.start();
+    changes_.start([this](const std::stop_token& stop) -> std::optional<std::chrono::milliseconds> {
+      if (finished_ && !retry_) return std::nullopt;
+      finished_ = installer_.recover(stop);
+      retry_ = !finished_;
+      return finished_ ? std::nullopt : std::optional(options_.recoverEvery);
+    });
+  }
+  void stop() {
+    changes_.stop();
+    renewals_.stop();
+    reads_.stop();
+    const std::lock_guard lock(watchersMutex_);
+    watchers_.clear();
+  }
+
+  void handle(Request request, Answer answer);
+  Result<Profile> enrolmentProfile(const std::string& identifier);
+  Status reinstall(const std::string& identifier);
+  std::function<std::map<std::string, Error>()> renew;
+  void tell(std::string_view event, const std::string& identifier, std::string_view message = {});
+
+ private:
+  void read(Answer answer, std::function<Result<json>()> question);
+  void change(const Request& request, Answer answer, std::function<Result<json>(std::stop_token)> work);
+  void watch(const Request& request, const Answer& answer);
+  bool refused(const Request& request, const Answer& answer);
+  void renewAll(const Answer& answer);
+  Result<json> status();
+  Result<json> list();
+
+  ManagementStore& store_;
+  const Clock& clock_;
+  const ServiceOptions options_;
+  Installer installer_;
+  std::mutex watchersMutex_;
+  std::vector<std::shared_ptr<EventStream>> watchers_;
+  bool finished_ = false;  // nothing is left to recover; on the installer's thread only, like retry_
+  bool retry_ = false;
+  TaskThread reads_{kMostQueuedReads};
+  TaskThread changes_{kMostQueuedChanges};
+  TaskThread renewals_{1};
+};
+
+void Service::Work::handle(Request request, Answer answer) {
+  const std::string& path = request.path;
+  const bool get = request.method == "GET";
+  const bool named = path.starts_with(kProfiles) && path.size() > kProfiles.size();
+  const std::string identifier = named ? path.substr(kProfiles.size()) : std::string{};
+
+  if (get && path == "/v1/status") return read(answer, [this] { return status(); });
+  if (get && path == "/v1/profiles") return read(answer, [this] { return list(); });
+  if (get && named)
+    return read(answer, [this, identifier]() -> Result<json> {
+      const Result<ProfileRecord> profile = store_.profile(identifier);
+      if (!profile) return propagate(profile.error());
+      return profileJson(*profile);
+    });
+  if (get && path == "/v1/configurations")
+    return read(answer, [this]() -> Result<json> {
+      const Result<ConfigurationSet> set = store_.configurations();
+      if (!set) return propagate(set.error());
+      return configurationsJson(*set);
+    });
+  if (get && path == "/v1/watch") return watch(request, answer);
+  if (request.method == "POST" && path == "/v1/profiles") {
+    auto body = std::make_shared<std::string>(std::move(request.body));
+    return change(request, answer, [this, body](std::stop_token stop) -> Result<json> {
+      const Result<InstallOutcome> outcome = installer_.install(asBytes(*body), std::move(stop));
+      if (!outcome) return propagate(outcome.error());
+      return outcomeJson(*outcome);
+    });
+  }
+  if (request.method == "DELETE" && named)
+    return change(request, answer, [this, identifier](std::stop_token stop) -> Result<json> {
+      if (Status removed = installer_.remove(identifier, std::move(stop)); !removed) return propagate(removed.error());
+      return json{{"identifier", identifier}, {"removed", true}};
+    });
+
+  if (request.method == "POST" && path == "/v1/renew") {
+    if (!refused(request, answer)) renewAll(answer);
+    return;
+  }
+  const bool known = named || path == "/v1/renew" || path == "/v1/status" || path == "/v1/profiles" || path == "/v1/configurations" ||
+                     path == "/v1/watch";
+  Response response = errorResponse(
+      {known ? Reason::Unsupported : Reason::NotFound, fmt::format("there is no call {} {}", request.method, path),
+       "docs/management-api.openapi.yaml lists the calls", 0});
+  if (known) response.status = 405;
+  answer->respond(std::move(response));
+}
+
+void Service::Work::read(Answer answer, std::function<Result<json>()> question) {
+  const bool queued = reads_.post([answer, question = std::move(question)](const std::stop_token&) {
+    const Result<json> body = question();
+    answer->respond(body ? jsonResponse(*body) : errorResponse(body.error()));
+  });
+  if (!queued) answer->respond(errorResponse({Reason::Busy, "wayleave-managementd has too much to do", "try again", 0}));
+}
+
+bool Service::Work::refused(const Request& request, const Answer& answer) {
+  if (isAdministrator(*request.peer, options_.administrators)) return false;
+  log::warn("change refused", {{"uid", std::to_string(request.peer->uid)}, {"call", request.method + " " + request.path}});
+  answer->respond(errorResponse({Reason::NotEntitled, fmt::format("uid {} may not change profiles", request.peer->uid),
+                                 "become root, or join the group of administrators (wayleave-admin)", 0}));
+  return true;
+}
+
+void Service::Work::change(const Request& request, Answer answer, std::function<Result<json>(std::stop_token)> work) {
+  if (refused(request, answer)) return;
+  const bool queued = changes_.post([this, answer, work = std::move(work)](std::stop_token stop) {
+    const Result<json> body = work(std::move(stop));
+    if (!body && body.error().reason == Reason::Pending) retry_ = true;
+    answer->respond(body ? jsonResponse(*body) : errorResponse(body.error()));
+  });
+  if (!queued)
+    answer->respond(errorResponse({Reason::Busy, "too many profile changes are waiting", "try again in a minute", 0}));
+}
+
+void Service::Work::renewAll(const Answer& answer) {
+  if (!renew)
+    return answer->respond(errorResponse({Reason::Unsupported, "this daemon was started without enrolment", {}, 0}));
+  const bool queued = renewals_.post([this, answer](const std::stop_token&) {
+    json failed = json::array();
+    for (const auto& [identity, error] : renew())
+      failed.push_back({{"identity", identity}, {"reason", text(error.reason)}, {"message", error.message}, {"hint", error.hint}});
+    answer->respond(jsonResponse({{"failed", failed}}));
+  });
+  if (!queued) answer->respond(errorResponse({Reason::Busy, "a renewal is under way already", "wait for it to end", 0}));
+}
+
+Result<Profile> Service::Work::enrolmentProfile(const std::string& identifier) {
+  const Result<ProfileRecord> record = store_.profile(identifier);
+  if (!record) return propagate(record.error());
+  Result<EnrolmentRecord> kept = readEnrolment(record->enrolment, clock_.wallNow());
+  if (!kept) return withContext(kept.error(), identifier);
+  return std::move(kept->profile);
+}
+
+Status Service::Work::reinstall(const std::string& identifier) {
+  // Shared: the task may be dropped unrun when the service stops, which breaks the promise.
+  auto promise = std::make_shared<std::promise<Status>>();
+  std::future<Status> done = promise->get_future();
+  const bool queued = changes_.post([this, identifier, promise](std::stop_token stop) {
+    const Result<InstallOutcome> outcome = installer_.reinstall(identifier, std::move(stop));
+    if (!outcome && outcome.error().reason == Reason::Pending) retry_ = true;
+    promise->set_value(outcome ? Status{} : Status(propagate(outcome.error())));
+  });
+  if (!queued) return fail(Reason::Busy, "too many profile changes are waiting");
+  promise.reset();
+  try {
+    return done.get();
+  } catch (const std::future_error&) {
+    return fail(Reason::Cancelled, "wayleave-managementd is stopping");
+  }
+}
+
+void Service::Work::watch(const Request& request, const Answer& answer) {
+  std::optional<uint64_t> since;
+  if (const auto found = request.query.find("since"); found != request.query.end()) {
+    uint64_t value = 0;
+    const char* end = found->second.data() + found->second.size();
+    const auto [stop, code] = std::from_chars(found->second.data(), end, value);
+    if (code != std::errc{} || stop != end || found->second.empty())
+      return answer->respond(errorResponse({Reason::BadInput, "since is not a number", {}, 0}));
+    since = value;
+  }
+  const bool queued = reads_.post([this, answer, since](const std::stop_token&) {
+    // Listening before looking: a change in between is told twice rather than never.
+    const std::shared_ptr<EventStream> stream = answer->openStream();
+    {
+      const std::lock_guard lock(watchersMutex_);
+      std::erase_if(watchers_, [](const std::shared_ptr<EventStream>& watcher) { return !watcher->isOpen(); });
+      watchers_.push_back(stream);
+    }
+    const Result<uint64_t> sequence = store_.sequence();
+    if (since && sequence && *since != *sequence)
+      stream->send(localapi::dump(eventJson(*sequence, "configuration-changed", {})));
+  });
+  if (!queued) answer->respond(errorResponse({Reason::Busy, "wayleave-managementd has too much to do", "try again", 0}));
+}
+
+void Service::Work::tell(std::string_view event, const std::string& identifier, std::string_view message) {
+  const Result<uint64_t> sequence = store_.sequence();
+  const std::string line = localapi::dump(eventJson(sequence.value_or(0), event, identifier, message));
+  const std::lock_guard lock(watchersMutex_);
+  std::erase_if(watchers_, [&](const std::shared_ptr<EventStream>& watcher) { return !watcher->send(line); });
+}
+
+Result<json> Service::Work::list() {
+  const Result<std::vector<ProfileRecord>> installed = store_.profiles();
+  if (!installed) return propagate(installed.error());
+  const Result<std::vector<ProfileRecord>> unfinished = store_.unfinished();
+  if (!unfinished) return propagate(unfinished.error());
+  return profileListJson(*installed, *unfinished);
+}
+
+Result<json> Service::Work::status() {
+  Result<json> out = list();
+  if (!out) return out;
+  const Result<ConfigurationSet> set = store_.configurations();
+  if (!set) return propagate(set.error());
+  (*out)["version"] = WAYLEAVE_VERSION;
+  (*out)["sequence"] = set->sequence;
+  (*out)["configurations"] = json::array();
+  for (const localapi::ProxyConfiguration& configuration : set->configurations)
+    (*out)["configurations"].push_back(
+        {{"name", configuration.name},
+         {"enabled", configuration.enabled},
+         {"gateway", fmt::format("{}:{}", configuration.gatewayHost, configuration.gatewayPort)},
+         {"profileIdentifier", configuration.profileIdentifier}});
+  return out;
+}
+
+Service::Service(ManagementStore& store, localapi::IdentityAgent& agent, Enroller* enroller, const Clock& clock,
+                 ServiceOptions options)
+    : work_(std::make_unique<Work>(store, agent, enroller, clock, options)) {}
+Service::~Service() { stop(); }
+void Service::start() { work_->start(); }
+void Service::stop() { work_->stop(); }
+void Service::handle(Request request, Answer answer) { work_->handle(std::move(request), std::move(answer)); }
+Result<Profile> Service::enrolmentProfile(const std::string& identifier) { return work_->enrolmentProfile(identifier); }
+Status Service::reinstall(const std::string& identifier) { return work_->reinstall(identifier); }
+void Service::onRenew(std::function<std::map<std::string, Error>()> renew) { work_->renew = std::move(renew); }
+
+}  // namespace wayleave::management

@@ -1,0 +1,65 @@
+#pragma once
+
+// managementd's local API (docs/management-api.openapi.yaml). Reading is free; changes need an administrator by the
+// kernel's word: root, the daemon's own user (who owns the database anyway), or a member of the administrators' group.
+//
+// Two threads besides the server's: one answers what reads the database, one owns the installer, so that a CA that takes
+// minutes keeps nobody else waiting. The installer's queue is bounded; beyond it callers are told Busy.
+
+#include <sys/types.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "base/clock.h"
+#include "localapi/identity_client.h"
+#include "localapi/server.h"
+#include "management/enroller.h"
+#include "management/installer.h"
+#include "management/management_store.h"
+
+namespace wayleave::management {
+
+struct ServiceOptions {
+  std::optional<gid_t> administrators;  // the group whose members may change things
+  std::chrono::milliseconds commitPatience = std::chrono::seconds{10};
+  // How often unfinished installations are tried again while identityd is away.
+  std::chrono::milliseconds recoverEvery = std::chrono::seconds{3};
+};
+
+class Service {
+ public:
+  // All outlive the service; `enroller` may be null.
+  Service(ManagementStore& store, localapi::IdentityAgent& agent, Enroller* enroller, const Clock& clock,
+          ServiceOptions options);
+  Service(const Service&) = delete;
+  Service& operator=(const Service&) = delete;
+  // Destroy the server first: its handler calls in here.
+  ~Service();
+
+  // Begins with what an earlier run left unfinished, before the first request.
+  void start();
+  // An installation under way is interrupted at its next step and taken up at the next start.
+  void stop();
+
+  void handle(localapi::Request request, std::shared_ptr<localapi::Responder> responder);
+
+  // For whoever renews identities in the background (enrolment/renewal_service.h). From any thread but the service's own;
+  // `reinstall` waits for its turn and for the enrolment. Errors: those of Installer::reinstall; Busy; Cancelled.
+  Result<Profile> enrolmentProfile(const std::string& identifier);
+  Status reinstall(const std::string& identifier);
+  // What POST /v1/renew does: renews every identity now, due or not, and returns what failed by identity id. Set before
+  // start(); it runs on a thread of its own.
+  void onRenew(std::function<std::map<std::string, Error>()> renew);
+
+ private:
+  class Work;
+  std::unique_ptr<Work> work_;
+};
+
+// Whether the kernel's credentials make an administrator.
+bool isAdministrator(const localapi::Peer& peer, std::optional<gid_t> administrators);
+
+}  // namespace wayleave::management

@@ -1,0 +1,154 @@
+// wayleave-managementd: profiles in, configurations out. The composition root: options, rights, parts, signals.
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "enrolment/payload_enroller.h"
+#include "enrolment/renewal_service.h"
+#include "localapi/identity_client.h"
+#include "localapi/server.h"
+#include "localapi/service_manager.h"
+#include "management/management_store.h"
+#include "management/service.h"
+#include "sandbox/landlock.h"
+#include "sandbox/privileges.h"
+#include "sandbox/seccomp.h"
+
+namespace wayleave {
+namespace {
+
+// How often due renewals are looked for. A certificate that lives an hour is renewed after 40 minutes.
+constexpr std::chrono::minutes kRenewalInterval{1};
+
+struct Options {
+  std::string stateDir = "/var/lib/wayleave/management";
+  std::string socket = "/run/wayleave/management.sock";
+  std::string identitySocket = "/run/wayleave/identity.sock";
+  std::string adminGroup = "wayleave-admin";
+  std::string logLevel = "info";
+};
+
+std::string folderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+// After everything that needs opening by path was opened. Names are resolved and CA certificates read later, by enrolments.
+Status restrictOurselves(const Options& options) {
+  if (Status done = sandbox::becomeUser(std::nullopt); !done) return done;
+  if (Status done = sandbox::noNewPrivileges(); !done) return done;
+  if (Status done = sandbox::noCoreDumps(); !done) return done;
+  const sandbox::FilePolicy files{.paths = {{options.stateDir, true},
+                                            {folderOf(options.socket), true},
+                                            {"/etc", false},
+                                            {"/usr", false},
+                                            {"/lib", false},
+                                            {"/run/systemd/resolve", false},
+                                            {"/proc/self", false},
+                                            {"/dev/urandom", false},
+                                            {"/dev/null", true}},
+                                  .denyTcp = false};
+  const Result<int> version = sandbox::restrictFiles(files);
+  if (!version) return propagate(version.error());
+  if (*version == 0) log::warn("this kernel has no Landlock: files are guarded by their modes alone");
+  // AF_NETLINK: the resolver asks which address families this machine has.
+  return sandbox::restrictSystemCalls({.socketFamilies = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}});
+}
+
+Status serve(const Options& options, const sigset_t& signals) {
+  std::optional<gid_t> administrators;
+  if (const Result<gid_t> group = sandbox::findGroup(options.adminGroup))
+    administrators = *group;
+  else
+    log::info("no group of administrators: changes need root", {{"group", options.adminGroup}});
+
+  SystemClock clock;
+  Result<std::unique_ptr<management::ManagementStore>> store =
+      management::ManagementStore::open(options.stateDir + "/management.db", clock);
+  if (!store) return propagate(store.error());
+  const auto agent = localapi::makeIdentityClient(options.identitySocket);
+
+  Result<std::unique_ptr<enrolment::PayloadEnroller>> enroller =
+      enrolment::PayloadEnroller::make(*agent, options.stateDir + "/enrolment");
+  if (!enroller) return propagate(enroller.error());
+  // Declared before the server, whose handler calls into it: destruction runs backwards.
+  management::Service service(**store, *agent, enroller->get(), clock, {.administrators = administrators});
+  Result<std::unique_ptr<localapi::Server>> server = localapi::Server::listen(
+      options.socket, 0666,
+      [&service](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
+        service.handle(std::move(request), std::move(responder));
+      });
+  if (!server) return propagate(server.error());
+  if (const Status restricted = restrictOurselves(options); !restricted) return restricted;
+
+  enrolment::RenewalService renewals(
+      *agent, **enroller,
+      {.profile = [&service](const std::string& identifier) { return service.enrolmentProfile(identifier); },
+       .reinstall = [&service](const std::string& identifier) { return service.reinstall(identifier); }},
+      kRenewalInterval);
+  service.onRenew([&renewals] { return renewals.renewNow(true); });
+  service.start();
+  (*server)->start();
+  log::info("serving", {{"socket", options.socket}, {"version", WAYLEAVE_VERSION}});
+  localapi::tellServiceManager("READY=1");
+
+  int number = 0;
+  sigwait(&signals, &number);
+  log::info("stopping", {{"signal", std::to_string(number)}});
+  localapi::tellServiceManager("STOPPING=1");
+  // First the renewals are told, then what they wait for in the service is let go, and the service waits for both.
+  renewals.requestStop();
+  service.stop();
+  return {};
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  CLI::App app("wayleave-managementd: configuration profiles, enrolment and configurations", "wayleave-managementd");
+  app.set_version_flag("--version", "wayleave-managementd " WAYLEAVE_VERSION);
+  app.add_option("--state-dir", options.stateDir, "where the database is")->capture_default_str();
+  app.add_option("--socket", options.socket, "the socket to serve")->capture_default_str();
+  app.add_option("--identity-socket", options.identitySocket, "the socket of wayleave-identityd")->capture_default_str();
+  app.add_option("--admin-group", options.adminGroup, "whose members may change profiles")->capture_default_str();
+  app.add_option("--log-level", options.logLevel, "debug, info, warning or error")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+
+  const Result<log::Level> level = log::parseLevel(options.logLevel);
+  if (!level) {
+    fmt::print(stderr, "{}\n", describe(level.error()));
+    return 2;
+  }
+  log::start("wayleave-managementd", *level);
+
+  // Blocked before there is a thread, so that every thread inherits it and sigwait is the one place that sees them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  if (const Status served = serve(options, signals); !served) {
+    log::failure("cannot serve", served.error());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace wayleave
+
+int main(int argc, char** argv) {
+  try {
+    return wayleave::run(argc, argv);
+  } catch (const std::exception& error) {
+    wayleave::log::error("stopped by an exception", {{"what", error.what()}});
+    return 1;
+  }
+}
