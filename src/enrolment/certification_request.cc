@@ -66,20 +66,27 @@ Status addName(GENERAL_NAMES* names, int kind, const std::string& value) {
   return {};
 }
 
+Bytes derElement(int tag, ByteView content) {
+  Bytes out{static_cast<uint8_t>(tag)};
+  if (content.size() < 0x80) {
+    out.push_back(static_cast<uint8_t>(content.size()));
+  } else if (content.size() <= 0xff) {
+    out.push_back(0x81);
+    out.push_back(static_cast<uint8_t>(content.size()));
+  } else if (content.size() <= 0xffff) {
+    out.push_back(0x82);
+    appendU16(out, static_cast<uint16_t>(content.size()));
+  } else {
+    out.push_back(0x84);
+    appendU32(out, static_cast<uint32_t>(content.size()));
+  }
+  append(out, content);
+  return out;
+}
+
 // PermanentIdentifier ::= SEQUENCE { identifierValue UTF8String OPTIONAL, assigner OID OPTIONAL }
 Bytes permanentIdentifierDer(const std::string& value) {
-  const auto wrap = [](uint8_t tag, ByteView content) {
-    Bytes out{tag};
-    if (content.size() < 128) {
-      out.push_back(static_cast<uint8_t>(content.size()));
-    } else {
-      out.push_back(0x82);
-      appendU16(out, static_cast<uint16_t>(content.size()));
-    }
-    append(out, content);
-    return out;
-  };
-  return wrap(0x30, wrap(0x0c, asBytes(value)));
+  return derElement(0x20 | V_ASN1_SEQUENCE, derElement(V_ASN1_UTF8STRING, asBytes(value)));
 }
 
 Status addOtherName(GENERAL_NAMES* names, const char* oid, int type, const std::string& content) {
@@ -150,15 +157,6 @@ Status addUsages(STACK_OF(X509_EXTENSION) * list, const RequestParameters& param
 
 }  // namespace
 
-struct CertificationRequest::Parts {
-  ReqPtr request;
-};
-
-CertificationRequest::CertificationRequest(std::unique_ptr<Parts> parts, Bytes info) : parts_(std::move(parts)), info_(std::move(info)) {}
-CertificationRequest::CertificationRequest(CertificationRequest&&) noexcept = default;
-CertificationRequest& CertificationRequest::operator=(CertificationRequest&&) noexcept = default;
-CertificationRequest::~CertificationRequest() = default;
-
 Result<CertificationRequest> CertificationRequest::make(const RequestParameters& parameters, ByteView spki) {
   ReqPtr request(X509_REQ_new());
   const unsigned char* at = spki.data();
@@ -185,7 +183,7 @@ Result<CertificationRequest> CertificationRequest::make(const RequestParameters&
   if (length <= 0) return std::unexpected(opensslError(Reason::Internal, "encode the request"));
   Bytes info(der, der + length);
   OPENSSL_free(der);
-  return CertificationRequest(std::make_unique<Parts>(Parts{std::move(request)}), std::move(info));
+  return CertificationRequest(std::move(info));
 }
 
 Result<Bytes> CertificationRequest::complete(keys::SignatureScheme scheme, ByteView signature) const {
@@ -204,23 +202,19 @@ Result<Bytes> CertificationRequest::complete(keys::SignatureScheme scheme, ByteV
     case keys::SignatureScheme::RsaPssRsaeSha512:
       return fail(Reason::Unsupported, "certification requests are signed with PKCS #1, not PSS");
   }
-  const ReqPtr request(X509_REQ_dup(parts_->request.get()));
   const AlgorithmPtr algorithm(X509_ALGOR_new());
-  BitsPtr bits(ASN1_BIT_STRING_new());
-  if (!request || !algorithm || !bits ||
-      X509_ALGOR_set0(algorithm.get(), OBJ_nid2obj(nid), nullParameter ? V_ASN1_NULL : V_ASN1_UNDEF, nullptr) != 1 ||
-      X509_REQ_set1_signature_algo(request.get(), algorithm.get()) != 1 ||
-      ASN1_BIT_STRING_set(bits.get(), const_cast<unsigned char*>(signature.data()), static_cast<int>(signature.size())) != 1)
+  if (!algorithm || X509_ALGOR_set0(algorithm.get(), OBJ_nid2obj(nid), nullParameter ? V_ASN1_NULL : V_ASN1_UNDEF, nullptr) != 1)
     return std::unexpected(opensslError(Reason::Internal, "complete the request"));
-  bits->flags &= ~(ASN1_STRING_FLAG_BITS_LEFT | 0x07);
-  bits->flags |= ASN1_STRING_FLAG_BITS_LEFT;  // whole octets: trailing zero bits of the signature count
-  X509_REQ_set0_signature(request.get(), bits.release());
   unsigned char* der = nullptr;
-  const int length = i2d_X509_REQ(request.get(), &der);
-  if (length <= 0) return std::unexpected(opensslError(Reason::Internal, "encode the request"));
-  Bytes out(der, der + length);
+  const int length = i2d_X509_ALGOR(algorithm.get(), &der);
+  if (length <= 0) return std::unexpected(opensslError(Reason::Internal, "complete the request"));
+  Bytes content = info_;
+  append(content, {der, static_cast<size_t>(length)});
   OPENSSL_free(der);
-  return out;
+  Bytes bits{0};  // no unused bits
+  append(bits, signature);
+  append(content, derElement(V_ASN1_BIT_STRING, bits));
+  return derElement(0x20 | V_ASN1_SEQUENCE, content);
 }
 
 keys::SignatureScheme requestScheme(keys::KeyType type) {

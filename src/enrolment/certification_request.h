@@ -2,8 +2,6 @@
 
 // PKCS #10 requests (RFC 2986) for a key that lives elsewhere: we build what is to be signed, someone else signs it.
 
-#include <functional>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,9 +35,6 @@ class CertificationRequest {
  public:
   // Errors: BadInput naming the attribute, OID or name that cannot be encoded.
   static Result<CertificationRequest> make(const RequestParameters& parameters, ByteView spki);
-  CertificationRequest(CertificationRequest&&) noexcept;
-  CertificationRequest& operator=(CertificationRequest&&) noexcept;
-  ~CertificationRequest();
 
   // DER of the CertificationRequestInfo: what a signer signs.
   const Bytes& info() const { return info_; }
@@ -47,9 +42,7 @@ class CertificationRequest {
   Result<Bytes> complete(keys::SignatureScheme scheme, ByteView signature) const;
 
  private:
-  struct Parts;
-  CertificationRequest(std::unique_ptr<Parts> parts, Bytes info);
-  std::unique_ptr<Parts> parts_;
+  explicit CertificationRequest(Bytes info) : info_(std::move(info)) {}
   Bytes info_;
 };
 
