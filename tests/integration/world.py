@@ -90,9 +90,9 @@ class World:
 
     # --- profiles ---
 
-    def profile(self, change=None, name: str = "profile") -> Path:
-        """The example profile, changed by `change(dictionary, payloads by type)`."""
-        content = plistlib.loads(EXAMPLE.read_bytes())
+    def profile(self, change=None, name: str = "profile", example: Path = EXAMPLE) -> Path:
+        """An example profile, changed by `change(dictionary, payloads by type)`."""
+        content = plistlib.loads(example.read_bytes())
         payloads = {p["PayloadType"]: p for p in content["PayloadContent"]}
         if change:
             change(content, payloads)
