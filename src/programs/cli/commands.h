@@ -13,6 +13,9 @@ void addIdentityCommand(CLI::App& app, Context& context);
 void addStatusCommand(CLI::App& app, Context& context);
 void addFlowsCommand(CLI::App& app, Context& context);
 void addSignCommand(CLI::App& app, Context& context);
+void addRenewCommand(CLI::App& app, Context& context);
+void addCallerCommand(CLI::App& app, Context& context);  // caller, grants
+void addAuditCommand(CLI::App& app, Context& context);
 void addRunCommand(CLI::App& app, Context& context);
 void addCompletionCommand(CLI::App& app, Context& context);
 

@@ -6,10 +6,7 @@
 #include <fmt/format.h>
 
 #include "commands.h"
-#if __has_include("explain_command.h")
 #include "explain_command.h"
-#define WAYLEAVE_EXPLAIN 1
-#endif
 
 namespace wayleave::cli {
 namespace {
@@ -62,10 +59,11 @@ int run(int argc, char** argv) {
   addStatusCommand(app, context);
   addFlowsCommand(app, context);
   addSignCommand(app, context);
-#ifdef WAYLEAVE_EXPLAIN
+  addRenewCommand(app, context);
   int explained = 0;
   addExplainCommand(app, explained);
-#endif
+  addCallerCommand(app, context);
+  addAuditCommand(app, context);
   addRunCommand(app, context);
   addCompletionCommand(app, context);
 
@@ -75,9 +73,7 @@ int run(int argc, char** argv) {
     const int status = app.exit(error);  // prints help, version or the mistake
     return status == 0 ? 0 : static_cast<int>(Exit::Usage);
   }
-#ifdef WAYLEAVE_EXPLAIN
   if (context.exit == Exit::Ok && explained != 0) return explained;
-#endif
   return static_cast<int>(context.exit);
 }
 

@@ -127,6 +127,8 @@ void list(Context& context) {
   for (const json& profile : arrayOf(*answer, "profiles"))
     table.add({textOf(profile, "identifier"), textOf(profile, "displayName"), textOf(profile, "installedAt"),
                textOf(profile, "state")});
+  for (const json& profile : arrayOf(*answer, "unfinished"))
+    table.add({textOf(profile, "identifier"), textOf(profile, "displayName"), "", textOf(profile, "state")});
   if (table.empty()) return fmt::print("No profile is installed.\n");
   table.print();
 }

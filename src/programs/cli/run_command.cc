@@ -23,6 +23,7 @@ namespace {
 struct RunOptions {
   std::string stateDir = "/var/lib/wayleave";
   std::string identityUser, managementUser, proxyUser;
+  std::string grantsDir;
   std::vector<std::string> identityArguments, managementArguments, proxyArguments;
   std::string logLevel = "info";
   int stopTimeout = 30;
@@ -85,6 +86,19 @@ Result<std::string> programPath(const std::string& name) {
   return fail(Reason::NotFound, name + " is not installed", "it is looked for beside this program, in /usr/lib/wayleave and in /usr/sbin");
 }
 
+// The machine's, or those of the source tree that this program was built in.
+std::string grantsFolder(const std::string& option) {
+  constexpr const char* kInstalled = "/etc/wayleave/grants.d";
+  std::error_code error;
+  if (!option.empty()) return std::filesystem::absolute(option, error).string();
+  if (std::filesystem::is_directory(kInstalled, error)) return kInstalled;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  for (std::filesystem::path folder = self.parent_path(); folder.has_relative_path(); folder = folder.parent_path())
+    if (const auto candidate = folder / "packaging" / "grants.d"; std::filesystem::is_directory(candidate, error))
+      return candidate.string();
+  return kInstalled;
+}
+
 std::vector<std::string> joined(std::vector<std::string> first, const std::vector<std::string>& second) {
   first.insert(first.end(), second.begin(), second.end());
   return first;
@@ -115,12 +129,19 @@ Result<std::vector<DaemonSpec>> plan(const Context& context, const RunOptions& o
     if (const Status linked = linkSocket(runtime, name); !linked) return propagate(linked.error());
 
   const auto socket = [&](const char* name) { return fmt::format("{}/{}/{}.sock", runtime, name, name); };
+  // Grants name the other daemons' users (packaging/grants.d).
+  const auto userOf = [](const std::optional<sandbox::Account>& account) {
+    return std::to_string(account ? account->uid : geteuid());
+  };
+  const std::string grants = grantsFolder(options.grantsDir);
   std::vector<DaemonSpec> specs(3);
   specs[0] = {.name = "identityd",
               .arguments = joined({"--state-dir", options.stateDir + "/identity", "--socket", socket("identity"),
-                                   "--log-level", options.logLevel},
+                                   "--grants-dir", grants, "--management-user", userOf(*management), "--proxy-user",
+                                   userOf(*proxy), "--log-level", options.logLevel},
                                   options.identityArguments),
-              .account = *identity};
+              .account = *identity,
+              .rights = Rights::Observe};
   specs[1] = {.name = "managementd",
               .arguments = joined({"--state-dir", options.stateDir + "/management", "--socket", socket("management"),
                                    "--identity-socket", socket("identity"), "--log-level", options.logLevel},
@@ -131,7 +152,7 @@ Result<std::vector<DaemonSpec>> plan(const Context& context, const RunOptions& o
                                    "--management-socket", socket("management"), "--log-level", options.logLevel},
                                   options.proxyArguments),
               .account = *proxy,
-              .capabilities = {CAP_NET_ADMIN, CAP_NET_BIND_SERVICE},
+              .rights = Rights::Network,
               .cleanup = {"--cleanup"},
               .stopTimeout = std::chrono::seconds{options.stopTimeout}};
   for (DaemonSpec& spec : specs) {
@@ -162,6 +183,7 @@ void addRunCommand(CLI::App& app, Context& context) {
   command->add_option("--identity-user", options->identityUser, "user[:group] of identityd, by name or number");
   command->add_option("--management-user", options->managementUser, "user[:group] of managementd");
   command->add_option("--proxy-user", options->proxyUser, "user[:group] of proxyd");
+  command->add_option("--grants-dir", options->grantsDir, "grants for identityd (default: the machine's)")->type_name("DIR");
   command->add_option("--identity-arg", options->identityArguments, "a further argument for identityd")->allow_extra_args(false);
   command->add_option("--management-arg", options->managementArguments, "a further argument for managementd")->allow_extra_args(false);
   command->add_option("--proxy-arg", options->proxyArguments, "a further argument for proxyd")->allow_extra_args(false);

@@ -1,6 +1,7 @@
 #include "supervisor.h"
 
 #include <poll.h>
+#include <sys/capability.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -29,7 +30,7 @@ constexpr milliseconds kFirstRestart{200};
 constexpr milliseconds kLastRestart{5'000};
 constexpr seconds kCleanupTimeout{10};
 
-Status raiseAmbient(const std::vector<cap_value_t>& capabilities) {
+Status raiseAmbient(std::initializer_list<cap_value_t> capabilities) {
   cap_t caps = cap_get_proc();
   bool done = caps != nullptr;
   for (const cap_value_t value : capabilities) {
@@ -45,13 +46,17 @@ Status raiseAmbient(const std::vector<cap_value_t>& capabilities) {
 }
 
 Status giveUpRights(const DaemonSpec& spec) {
-  // sandbox::becomeUser takes a list that is known when it is compiled; ours has none, these two, or one of them.
-  const bool admin = std::ranges::find(spec.capabilities, CAP_NET_ADMIN) != spec.capabilities.end();
-  Status became = admin ? sandbox::becomeUser(spec.account, {CAP_NET_ADMIN, CAP_NET_BIND_SERVICE})
-                        : sandbox::becomeUser(spec.account);
-  if (!became) return became;
-  if (Status raised = raiseAmbient(spec.capabilities); !raised) return raised;
-  return sandbox::noNewPrivileges();
+  const auto keep = [&](std::initializer_list<cap_value_t> capabilities) -> Status {
+    if (Status became = sandbox::becomeUser(spec.account, capabilities); !became) return became;
+    if (Status raised = raiseAmbient(capabilities); !raised) return raised;
+    return sandbox::noNewPrivileges();
+  };
+  switch (spec.rights) {
+    case Rights::None: return keep({});
+    case Rights::Network: return keep({CAP_NET_ADMIN, CAP_NET_BIND_SERVICE});
+    case Rights::Observe: return keep({CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH});
+  }
+  return fail(Reason::Internal, "unknown rights");
 }
 
 [[noreturn]] void become(const DaemonSpec& spec, const std::vector<std::string>& arguments, pid_t supervisor) {

@@ -3,7 +3,6 @@
 // Keeps a few daemons running in the foreground, each with its own user and capabilities. One thread; signals and
 // children's deaths arrive through a signalfd, so nothing is done in a signal handler.
 
-#include <sys/capability.h>
 #include <sys/types.h>
 
 #include <chrono>
@@ -18,12 +17,19 @@
 
 namespace wayleave::cli {
 
+// What a daemon keeps of root; everything else is given up, the bounding set too.
+enum class Rights : uint8_t {
+  None,
+  Network,  // CAP_NET_ADMIN and CAP_NET_BIND_SERVICE: proxyd
+  Observe,  // CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: identityd, whose witness alone keeps them (broker/witness.h)
+};
+
 struct DaemonSpec {
   std::string name;  // for messages
   std::string program;
   std::vector<std::string> arguments;
   std::optional<sandbox::Account> account;  // nullopt: as we are
-  std::vector<cap_value_t> capabilities;    // everything else is given up, the bounding set too
+  Rights rights = Rights::None;
   std::vector<std::string> cleanup;         // arguments of the same program, run once after a crash
   std::chrono::seconds stopTimeout{5};
 };
