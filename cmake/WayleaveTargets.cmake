@@ -43,6 +43,10 @@ elseif(WAYLEAVE_SANITIZE STREQUAL "thread")
   endif()
 endif()
 
+if(WAYLEAVE_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)  # the libraries, too: a fuzzer steers by the branches it sees
+endif()
+
 find_program(WAYLEAVE_MOLD mold)
 if(WAYLEAVE_MOLD AND NOT WAYLEAVE_SANITIZE STREQUAL "thread")
   add_link_options(-fuse-ld=mold)

@@ -60,7 +60,7 @@ struct ImportResult {
 // Never fails as a call: what is wrong is in the findings (see toError).
 ImportResult importProfile(ByteView bytes, const ImportOptions& options = {});
 
-// The configurations of our own provider, in order; trust anchors filled in, identityReference left to the installer,
+// The configurations of our own provider, in the file's order; trust anchors filled in, identityReference left to the installer,
 // which finds the identity by VpnPayload::identityPayloadUuid().
 std::vector<localapi::ProxyConfiguration> proxyConfigurations(const Profile& profile);
 
