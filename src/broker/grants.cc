@@ -155,12 +155,14 @@ std::vector<std::string> Entitlements::grantNames() const {
 }
 
 std::vector<GrantProblem> GrantTable::reload() {
-  GrantSet loaded = loadGrants(folder_, variables_);
+  std::error_code code;
+  const bool fallBack = !fallback_.empty() && !std::filesystem::exists(folder_, code) && !code;
+  GrantSet loaded = fallBack ? parseGrants(fallback_, "the shipped grants", variables_) : loadGrants(folder_, variables_);
   const std::lock_guard lock(mutex_);
   problems_ = loaded.problems;
   if (problems_.empty()) {
     grants_ = std::make_shared<const std::vector<Grant>>(std::move(loaded.grants));
-    log::info("grants loaded", {{"folder", folder_}, {"grants", std::to_string(grants_->size())}});
+    log::info("grants loaded", {{"from", fallBack ? "the shipped grants" : folder_}, {"grants", std::to_string(grants_->size())}});
   } else {
     for (const GrantProblem& problem : problems_) log::error("grants not loaded", {{"problem", describe(problem)}});
   }

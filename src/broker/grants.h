@@ -89,6 +89,9 @@ GrantSet parseGrants(std::string_view toml, const std::string& file, const Varia
 // and be writable by nobody else. A missing folder is a problem, an empty one is not.
 GrantSet loadGrants(const std::string& folder, const Variables& variables);
 
+// packaging/grants.d/10-wayleave.toml, as it was when this program was built.
+std::string_view shippedGrants();
+
 // What a verified caller may do: the grants that describe it, and why others that nearly do, do not.
 class Entitlements {
  public:
@@ -123,7 +126,9 @@ class Entitlements {
 // The grants in force. Thread-safe.
 class GrantTable {
  public:
-  GrantTable(std::string folder, Variables variables) : folder_(std::move(folder)), variables_(std::move(variables)) {}
+  // `fallback`: the text of grants that apply while there is no such folder; empty: a missing folder is a problem.
+  GrantTable(std::string folder, Variables variables, std::string_view fallback = {})
+      : folder_(std::move(folder)), variables_(std::move(variables)), fallback_(fallback) {}
   // Takes the folder's grants, or keeps those in force and returns the problems.
   std::vector<GrantProblem> reload();
   std::shared_ptr<const std::vector<Grant>> current() const;
@@ -132,6 +137,7 @@ class GrantTable {
  private:
   const std::string folder_;
   const Variables variables_;
+  const std::string fallback_;
   mutable std::mutex mutex_;
   std::shared_ptr<const std::vector<Grant>> grants_ = std::make_shared<const std::vector<Grant>>();
   std::vector<GrantProblem> problems_;

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -155,7 +156,10 @@ Status confine(const std::optional<sandbox::Account>& account) {
   return sandbox::restrictSystemCalls({.socketFamilies = {}, .processes = false, .writesFiles = false, .also = {}});
 }
 
-[[noreturn]] void childMain(Fd channel, const std::optional<sandbox::Account>& account) {
+[[noreturn]] void childMain(Fd channel, const std::optional<sandbox::Account>& account, std::span<char> title) {
+  constexpr std::string_view kTitle = "wayleave-witness";
+  std::ranges::fill(title, '\0');
+  kTitle.copy(title.data(), title.empty() ? 0 : title.size() - 1);
   // The daemon's signals are for the daemon; the witness ends when the channel does.
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) ::signal(number, SIG_IGN);
   SocketDiagnosis sockets = SocketDiagnosis::open();
@@ -172,7 +176,8 @@ Result<Observation> DirectWitness::observe(pid_t pid, int pidfd, ino_t connectio
   return broker::observe(pid, pidfd, connection, sockets_);
 }
 
-Result<std::unique_ptr<WitnessProcess>> WitnessProcess::start(const std::optional<sandbox::Account>& account) {
+Result<std::unique_ptr<WitnessProcess>> WitnessProcess::start(const std::optional<sandbox::Account>& account,
+                                                                      std::span<char> title) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
     return std::unexpected(errnoError(errno, "make the witness' channel"));
@@ -182,7 +187,7 @@ Result<std::unique_ptr<WitnessProcess>> WitnessProcess::start(const std::optiona
   if (pid < 0) return std::unexpected(errnoError(errno, "start the witness"));
   if (pid == 0) {
     ours.reset();
-    childMain(std::move(theirs), account);
+    childMain(std::move(theirs), account, title);
   }
   theirs.reset();
   std::unique_ptr<WitnessProcess> witness(new WitnessProcess(std::move(ours), pid));

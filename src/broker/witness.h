@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 
 #include "base/owned.h"
@@ -46,8 +47,10 @@ class DirectWitness final : public Witness {
 class WitnessProcess final : public Witness {
  public:
   // Forks: call it while the process has one thread. The child becomes `account` (when given) and keeps the two capabilities
-  // as far as it has them. Errors: Io, and what sandbox reports: the child is confined before this returns.
-  static Result<std::unique_ptr<WitnessProcess>> start(const std::optional<sandbox::Account>& account);
+  // as far as it has them. `title`: argv's memory of the program, overwritten in the child so that `ps` tells the two apart.
+  // Errors: Io, and what sandbox reports: the child is confined before this returns.
+  static Result<std::unique_ptr<WitnessProcess>> start(const std::optional<sandbox::Account>& account,
+                                                       std::span<char> title = {});
   ~WitnessProcess() override;
 
   // An answer takes well under a millisecond; after `kPatience` the kernel or a file system is stuck, and the caller is
