@@ -6,8 +6,22 @@
 namespace wayleave::keys {
 
 Result<Bytes> SlowKey::signDigest(SignatureScheme scheme, ByteView digest, Steady deadline) {
-  const std::unique_lock turn(turn_, deadline);
-  if (!turn.owns_lock()) return fail(Reason::DeadlineExceeded, "the slow key was busy until the deadline");
+  {
+    std::unique_lock lock(mutex_);
+    if (!freed_.wait_until(lock, deadline, [this] { return !busy_; }))
+      return fail(Reason::DeadlineExceeded, "the slow key was busy until the deadline");
+    busy_ = true;
+  }
+  Result<Bytes> signature = signAlone(scheme, digest, deadline);
+  {
+    const std::lock_guard lock(mutex_);
+    busy_ = false;
+  }
+  freed_.notify_one();
+  return signature;
+}
+
+Result<Bytes> SlowKey::signAlone(SignatureScheme scheme, ByteView digest, Steady deadline) {
   const uint64_t number = signatures_++;
   const Steady ready = std::chrono::steady_clock::now() + delay_;
   std::this_thread::sleep_until(std::min(ready, deadline));

@@ -4,6 +4,7 @@
 // behind it shows what 5, 80, 200 or 600 ms per signature do to handshakes.
 
 #include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,7 +16,7 @@ namespace wayleave::keys {
 // Signs one at a time, as hardware does: eight callers at 200 ms wait up to 1.6 s. Deadlines hold while waiting.
 class SlowKey final : public PrivateKey {
  public:
-  // Called with the number of the signature, from 0, under the lock; an error is returned instead of a signature.
+  // Called with the number of the signature, from 0, one call at a time; an error is returned instead of a signature.
   using Fault = std::function<Status(uint64_t number)>;
 
   SlowKey(std::shared_ptr<PrivateKey> inner, std::chrono::milliseconds delay, Fault fault = {})
@@ -28,11 +29,15 @@ class SlowKey final : public PrivateKey {
   Result<Bytes> signDigest(SignatureScheme scheme, ByteView digest, Steady deadline) override;
 
  private:
+  Result<Bytes> signAlone(SignatureScheme scheme, ByteView digest, Steady deadline);
+
   const std::shared_ptr<PrivateKey> inner_;
   const std::chrono::milliseconds delay_;
   const Fault fault_;
-  std::timed_mutex turn_;
-  uint64_t signatures_ = 0;
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  bool busy_ = false;
+  uint64_t signatures_ = 0;  // touched only by who is at work
 };
 
 }  // namespace wayleave::keys

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <openssl/x509v3.h>
 
+#include <algorithm>
+
 #include "keys/openssl.h"
 #include "keys/tpm/attestation_check.h"
 
@@ -128,9 +130,8 @@ Result<std::vector<std::string>> checkAkCertificate(ByteView leaf, std::string_v
   std::vector<std::string> warnings;
   if (alt.permanentIdentifiers.empty())
     warnings.emplace_back("the AK certificate names no permanent identifier: a server cannot tell whose TPM this is");
-  else if (!permanentIdentifier.empty() &&
-           std::find(alt.permanentIdentifiers.begin(), alt.permanentIdentifiers.end(), permanentIdentifier) ==
-               alt.permanentIdentifiers.end())
+  else if (!permanentIdentifier.empty() && std::find(alt.permanentIdentifiers.begin(), alt.permanentIdentifiers.end(),
+                                                     permanentIdentifier) == alt.permanentIdentifiers.end())
     return refused(fmt::format("AK certificate: it is for permanent identifier \"{}\", the order is for \"{}\"",
                                alt.permanentIdentifiers.front(), permanentIdentifier),
                    "the attestation CA's inventory and the profile's ClientIdentifier must name the same device");

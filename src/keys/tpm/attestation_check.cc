@@ -57,7 +57,8 @@ Status verifySignature(EVP_PKEY* key, int algorithm, ByteView signedBytes, ByteV
   TPMI_ALG_SIG_SCHEME scheme = TPM2_ALG_NULL;
   if (algorithm == -7) scheme = TPM2_ALG_ECDSA;
   if (algorithm == -257) scheme = TPM2_ALG_RSASSA;
-  if (scheme == TPM2_ALG_NULL) return refused(fmt::format("alg {}: only ES256 (-7) and RS256 (-257) are accepted", algorithm));
+  if (scheme == TPM2_ALG_NULL)
+    return refused(fmt::format("alg {}: only ES256 (-7) and RS256 (-257) are accepted", algorithm));
   if (signature->sigAlg != scheme || signature->signature.any.hashAlg != TPM2_ALG_SHA256)
     return refused(fmt::format("alg {} does not describe the signature (TPM scheme 0x{:x}, hash 0x{:x})", algorithm,
                                signature->sigAlg, signature->signature.any.hashAlg));
@@ -95,7 +96,8 @@ Result<Area> parseArea(ByteView bytes, TPMA_OBJECT mustHave, TPMA_OBJECT mustNot
   if (!std::ranges::equal(publicAreaBytes(*parsed), bytes)) return refused("pubArea: not the canonical encoding");
   const TPMA_OBJECT attributes = parsed->objectAttributes;
   if ((attributes & mustHave) != mustHave || (attributes & mustNotHave) != 0)
-    return refused(fmt::format("pubArea: attributes 0x{:x} (needs 0x{:x}, forbids 0x{:x})", attributes, mustHave, mustNotHave));
+    return refused(
+        fmt::format("pubArea: attributes 0x{:x} (needs 0x{:x}, forbids 0x{:x})", attributes, mustHave, mustNotHave));
   switch (parsed->type) {
     case TPM2_ALG_RSA:
       if (parsed->unique.rsa.size < 256) return refused("pubArea: an RSA key of less than 2048 bits");

@@ -3,9 +3,9 @@
 // Our own look at a `tpm` attestation statement before it is posted.
 //
 // A refused device-attest-01 challenge costs the whole order, so everything a server will check is checked here first:
-// the AK certificate's profile (TCG credential profile for attestation keys; step-ca's reading of it), the certification
-// (WebAuthn level 2 section 8.3 as changed by draft-ietf-acme-device-attest) and the freshness binding. What only the
-// server knows, its trust roots, is not checked. Pure: bytes in, verdict out; no TPM.
+// the AK certificate's profile (TCG credential profile for attestation keys; step-ca's reading of it), the
+// certification (WebAuthn level 2 section 8.3 as changed by draft-ietf-acme-device-attest) and the freshness binding.
+// What only the server knows, its trust roots, is not checked. Pure: bytes in, verdict out; no TPM.
 
 #include <string>
 #include <vector>

@@ -1,7 +1,7 @@
 #pragma once
 
-// A software TPM for tests: Debian's swtpm on a unix socket in a folder of its own. Header-only, so that any test program
-// can include it.
+// A software TPM for tests: Debian's swtpm on a unix socket in a folder of its own. Header-only, so that any test
+// program can include it.
 //
 //   class MyTest : public ::testing::Test {
 //    protected:
@@ -10,8 +10,8 @@
 //   };
 //
 // Manufacture (endorsement keys and certificates, a persistent storage root: 2.5 s) happens once per test program; each
-// SwTpm gets a copy of that state, so all manufactured ones are *the same* TPM. A blank one is another TPM: its own seeds,
-// no certificates, no persistent keys.
+// SwTpm gets a copy of that state, so all manufactured ones are *the same* TPM. A blank one is another TPM: its own
+// seeds, no certificates, no persistent keys.
 
 #include <fcntl.h>
 #include <signal.h>
@@ -99,8 +99,9 @@ class SwTpm {
   explicit SwTpm(Kind kind = Kind::Manufactured) {
     std::filesystem::create_directory(stateFolder());
     if (kind == Kind::Manufactured)
-      std::filesystem::copy(*manufactured() / "state", stateFolder(), std::filesystem::copy_options::recursive |
-                                                                          std::filesystem::copy_options::overwrite_existing);
+      std::filesystem::copy(
+          *manufactured() / "state", stateFolder(),
+          std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
   }
   SwTpm(const SwTpm&) = delete;
   ~SwTpm() { kill(); }
@@ -176,16 +177,18 @@ class SwTpm {
     const auto ca = (at / "ca").string(), state = (at / "state").string();
     std::filesystem::create_directory(ca);
     std::filesystem::create_directory(state);
-    std::ofstream(at / "localca.conf") << "statedir=" << ca << "\nsigningkey=" << ca << "/signkey.pem\nissuercert=" << ca
-                                       << "/issuercert.pem\ncertserial=" << ca << "/certserial\n";
+    std::ofstream(at / "localca.conf") << "statedir=" << ca << "\nsigningkey=" << ca
+                                       << "/signkey.pem\nissuercert=" << ca << "/issuercert.pem\ncertserial=" << ca
+                                       << "/certserial\n";
     std::ofstream(at / "localca.options")
         << "--platform-manufacturer Test\n--platform-version 1.0\n--platform-model QEMU\n";
     std::ofstream(at / "setup.conf") << "create_certs_tool=/usr/bin/swtpm_localca\ncreate_certs_tool_config="
-                                     << (at / "localca.conf").string() << "\ncreate_certs_tool_options="
-                                     << (at / "localca.options").string() << "\nactive_pcr_banks=sha256\n";
-    const ToolResult made = runTool({"swtpm_setup", "--tpm2", "--tpmstate", state, "--create-ek-cert", "--ecc",
-                                     "--create-spk", "--lock-nvram", "--config", (at / "setup.conf").string(),
-                                     "--overwrite"});
+                                     << (at / "localca.conf").string()
+                                     << "\ncreate_certs_tool_options=" << (at / "localca.options").string()
+                                     << "\nactive_pcr_banks=sha256\n";
+    const ToolResult made =
+        runTool({"swtpm_setup", "--tpm2", "--tpmstate", state, "--create-ek-cert", "--ecc", "--create-spk",
+                 "--lock-nvram", "--config", (at / "setup.conf").string(), "--overwrite"});
     if (made.status != 0) return std::nullopt;
     return at;
   }

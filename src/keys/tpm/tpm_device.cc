@@ -303,18 +303,15 @@ Result<Bytes> TpmDevice::sign(const KeyBlob& key, SignatureScheme scheme, ByteVi
 
 Result<Certification> TpmDevice::certify(const KeyBlob& key, const AttestationKey& attestationKey,
                                          ByteView qualifyingData, Steady deadline) {
-  return impl_->ask<Certification>(
-      deadline, [key, ak = attestationKey.key, qualifying = toBytes(qualifyingData)](TpmSession& session) {
-        return session.certify(key, ak, qualifying);
-      });
+  return impl_->ask<Certification>(deadline, [key, ak = attestationKey.key, qualifying = toBytes(qualifyingData)](
+                                                 TpmSession& session) { return session.certify(key, ak, qualifying); });
 }
 
 Result<Bytes> TpmDevice::activateCredential(const AttestationKey& attestationKey, ByteView credential, ByteView secret,
                                             Steady deadline) {
-  return impl_->ask<Bytes>(deadline, [ak = attestationKey.key, credential = toBytes(credential),
-                                      secret = toBytes(secret)](TpmSession& session) {
-    return session.activateCredential(ak, credential, secret);
-  });
+  return impl_->ask<Bytes>(deadline,
+                           [ak = attestationKey.key, credential = toBytes(credential), secret = toBytes(secret)](
+                               TpmSession& session) { return session.activateCredential(ak, credential, secret); });
 }
 
 TpmDescription TpmDevice::describe(Steady deadline) {

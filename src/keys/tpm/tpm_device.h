@@ -2,18 +2,18 @@
 
 // The TPM as the rest of identityd sees it: one object, any thread, every call with a deadline.
 //
-// A TPM does one thing at a time and is slow (real parts: 5 to 600 ms per signature). So there is one owner thread with a
-// bounded queue. A caller waits for its own answer until its own deadline and then leaves: what is still queued is
+// A TPM does one thing at a time and is slow (real parts: 5 to 600 ms per signature). So there is one owner thread with
+// a bounded queue. A caller waits for its own answer until its own deadline and then leaves: what is still queued is
 // dropped unrun, what is already in the TPM is abandoned (the owner thread finishes it; the answer goes nowhere). A
-// command that outlives TpmOptions::commandTimeout, or a connection that breaks, makes the owner thread close and reopen
-// the TPM; after a break (not after a timeout) the request is run once more.
+// command that outlives TpmOptions::commandTimeout, or a connection that breaks, makes the owner thread close and
+// reopen the TPM; after a break (not after a timeout) the request is run once more.
 //
 // Nothing is opened before the first request, and nothing fails for good: a machine whose TPM is absent, busy or locked
 // out gets an error per call, with a hint, and the next call tries again. No call ever creates a key because another
 // call failed.
 //
-// Lifecycle: construct it after any fork and before other threads read the environment (it sets TSS2_LOG, to keep the TSS
-// off stderr). Destroying it interrupts the command under way and refuses what is queued with Cancelled.
+// Lifecycle: construct it after any fork and before other threads read the environment (it sets TSS2_LOG, to keep the
+// TSS off stderr). Destroying it interrupts the command under way and refuses what is queued with Cancelled.
 
 #include <chrono>
 #include <memory>
@@ -35,8 +35,8 @@ struct TpmOptions {
   size_t queueLimit = 64;
   // See TransportOptions: creating an RSA key may take a minute.
   std::chrono::milliseconds commandTimeout{120'000};
-  // Makes the derived storage root key persistent at 0x81000001 when none is there. Saves 100 to 300 ms after each start
-  // on real parts, and takes one of a few NV places.
+  // Makes the derived storage root key persistent at 0x81000001 when none is there. Saves 100 to 300 ms after each
+  // start on real parts, and takes one of a few NV places.
   bool persistStorageRoot = false;
   // Automatic: the key that has a certificate in NV, RSA before P-384 before P-256.
   EkChoice endorsementKey = EkChoice::Automatic;
@@ -44,9 +44,9 @@ struct TpmOptions {
   std::chrono::milliseconds addedSignTime{0};
 };
 
-// Errors of every call, besides those named: Busy (queue full, slots taken, another opener), DeadlineExceeded, Cancelled
-// (we are stopping), Unavailable (no TPM, connection lost), KeyPermission, KeyLockout, IdentityUnavailable (the TPM
-// refuses), Unsupported.
+// Errors of every call, besides those named: Busy (queue full, slots taken, another opener), DeadlineExceeded,
+// Cancelled (we are stopping), Unavailable (no TPM, connection lost), KeyPermission, KeyLockout, IdentityUnavailable
+// (the TPM refuses), Unsupported.
 class TpmDevice {
  public:
   explicit TpmDevice(TpmOptions options);
@@ -69,8 +69,8 @@ class TpmDevice {
   Result<Certification> certify(const KeyBlob& key, const AttestationKey& attestationKey, ByteView qualifyingData,
                                 Steady deadline);
   // Proves to an attestation CA that its credential reached this TPM. `credential` is a TPM2B_ID_OBJECT, `secret` a
-  // TPM2B_ENCRYPTED_SECRET, both with their size. Errors: KeyMismatch (made for another endorsement key), IdentityLost
-  // (made for another attestation key, or the attestation key itself is lost), BadInput.
+  // TPM2B_ENCRYPTED_SECRET, both with their size. Errors: KeyMismatch (made for another endorsement or attestation
+  // key), IdentityLost (the attestation key itself is lost), BadInput.
   Result<Bytes> activateCredential(const AttestationKey& attestationKey, ByteView credential, ByteView secret,
                                    Steady deadline);
 

@@ -37,7 +37,8 @@ Result<std::unique_ptr<TpmKey>> TpmKey::fromPem(std::shared_ptr<TpmDevice> devic
 Result<std::unique_ptr<TpmKey>> TpmKey::fromBlob(std::shared_ptr<TpmDevice> device, KeyBlob blob) {
   const auto area = parsePublicArea(blob.publicArea);
   if (!area) return propagate(area.error());
-  if ((area->objectAttributes & TPMA_OBJECT_SIGN_ENCRYPT) == 0 || (area->objectAttributes & TPMA_OBJECT_RESTRICTED) != 0)
+  if ((area->objectAttributes & TPMA_OBJECT_SIGN_ENCRYPT) == 0 ||
+      (area->objectAttributes & TPMA_OBJECT_RESTRICTED) != 0)
     return fail(Reason::Unsupported, "a TPM key that cannot sign what others hashed");
   auto spki = spkiOf(*area);
   if (!spki) return propagate(spki.error());
@@ -57,8 +58,8 @@ std::vector<SignatureScheme> TpmKey::supportedSchemes() const { return schemesFo
 
 Result<Bytes> TpmKey::signDigest(SignatureScheme scheme, ByteView digest, Steady deadline) {
   if (!std::ranges::count(supportedSchemes(), scheme))
-    return fail(Reason::Unsupported, fmt::format("a key of type {} does not make {} signatures", text(publicKey_.type),
-                                                 text(scheme)));
+    return fail(Reason::Unsupported,
+                fmt::format("a key of type {} does not make {} signatures", text(publicKey_.type), text(scheme)));
   if (digest.size() != digestLength(scheme))
     return fail(Reason::BadInput,
                 fmt::format("{} signs {} bytes, not {}", text(scheme), digestLength(scheme), digest.size()));

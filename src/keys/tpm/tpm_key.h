@@ -13,7 +13,8 @@ namespace wayleave::keys::tpm {
 // Making one from its blob touches no TPM: a daemon starts, lists and shows its identities whatever the TPM does.
 class TpmKey final : public PrivateKey {
  public:
-  // `pem` as from encodeTss2Pem. Errors: BadInput, Unsupported (a restricted or decrypting key, a curve outside KeyType).
+  // `pem` as from encodeTss2Pem. Errors: BadInput, Unsupported (a restricted or decrypting key, a curve outside
+  // KeyType).
   static Result<std::unique_ptr<TpmKey>> fromPem(std::shared_ptr<TpmDevice> device, std::string_view pem);
   static Result<std::unique_ptr<TpmKey>> fromBlob(std::shared_ptr<TpmDevice> device, KeyBlob blob);
   // Creates a new key. Errors: those of TpmDevice::createKey.
@@ -24,8 +25,8 @@ class TpmKey final : public PrivateKey {
   KeyKind kind() const override { return KeyKind::Tpm; }
   std::vector<SignatureScheme> supportedSchemes() const override;
   // A TPM that is absent or unreachable is IdentityUnavailable here: the identity exists, it cannot be used now.
-  // RSA-PSS signatures are checked before they are given out: TPMs before revision 1.59 salt them longer than TLS allows,
-  // which is Unsupported.
+  // RSA-PSS signatures are checked before they are given out: TPMs before revision 1.59 salt them longer than TLS
+  // allows, which is Unsupported.
   Result<Bytes> signDigest(SignatureScheme scheme, ByteView digest, Steady deadline) override;
 
   const KeyBlob& blob() const { return blob_; }

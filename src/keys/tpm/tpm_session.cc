@@ -30,8 +30,8 @@ TpmResult<std::unique_ptr<TpmSession>> TpmSession::open(const SessionOptions& op
 }
 
 TpmSession::~TpmSession() {
-  // Nothing is flushed here: the kernel flushes a closed client's objects, and without it the next start does. A dead TPM
-  // must not delay us.
+  // Nothing is flushed here: the kernel flushes a closed client's objects, and without it the next start does. A dead
+  // TPM must not delay us.
   if (esys_) Esys_Finalize(&esys_);
 }
 
@@ -199,8 +199,7 @@ TpmResult<TpmSession::Use> TpmSession::usePrimary(ESYS_TR hierarchy, const TPM2B
 TpmResult<ESYS_TR> TpmSession::persistent(uint32_t handle, std::string_view what) {
   ESYS_TR object = ESYS_TR_NONE;
   makeRoom(1);  // reading its public area loads it
-  const TSS2_RC code =
-      Esys_TR_FromTPMPublic(esys_, handle, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &object);
+  const TSS2_RC code = Esys_TR_FromTPMPublic(esys_, handle, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &object);
   if (code != TSS2_RC_SUCCESS) return failTss(code, what);
   return object;
 }
@@ -289,9 +288,8 @@ TpmResult<TpmSession::Created> TpmSession::create(const TPM2B_PUBLIC& shape, std
   TPM2B_CREATION_DATA* rawData = nullptr;
   TPM2B_DIGEST* rawHash = nullptr;
   TPMT_TK_CREATION* rawTicket = nullptr;
-  const TSS2_RC code =
-      Esys_Create(esys_, parent->handle, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &noSecret, &shape, &noData,
-                  &noPcrs, &rawPrivate, &rawPublic, &rawData, &rawHash, &rawTicket);
+  const TSS2_RC code = Esys_Create(esys_, parent->handle, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &noSecret,
+                                   &shape, &noData, &noPcrs, &rawPrivate, &rawPublic, &rawData, &rawHash, &rawTicket);
   if (!parent->transient) Esys_TR_Close(esys_, &parent->handle);
   const EsysPtr<TPM2B_PRIVATE> privateHalf(rawPrivate);
   const EsysPtr<TPM2B_PUBLIC> publicHalf(rawPublic);
@@ -326,9 +324,9 @@ TpmResult<AttestationKey> TpmSession::createAttestationKey() {
     scheme.details.ecdsa.hashAlg = TPM2_ALG_SHA256;
     TPM2B_ATTEST* rawAttest = nullptr;
     TPMT_SIGNATURE* rawSignature = nullptr;
-    const TSS2_RC code = Esys_CertifyCreation(esys_, key->handle(), key->handle(), ESYS_TR_PASSWORD, ESYS_TR_NONE,
-                                              ESYS_TR_NONE, &noData, &created->creationHash, &scheme, &created->ticket,
-                                              &rawAttest, &rawSignature);
+    const TSS2_RC code =
+        Esys_CertifyCreation(esys_, key->handle(), key->handle(), ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &noData,
+                             &created->creationHash, &scheme, &created->ticket, &rawAttest, &rawSignature);
     const EsysPtr<TPM2B_ATTEST> attest(rawAttest);
     const EsysPtr<TPMT_SIGNATURE> signature(rawSignature);
     if (code != TSS2_RC_SUCCESS) return failTss(code, "certify the creation of the attestation key");
@@ -381,95 +379,14 @@ TpmResult<Bytes> TpmSession::sign(const KeyBlob& key, SignatureScheme scheme, By
     noTicket.tag = TPM2_ST_HASHCHECK;
     noTicket.hierarchy = TPM2_RH_NULL;
     TPMT_SIGNATURE* raw = nullptr;
-    const TSS2_RC code = Esys_Sign(esys_, loaded->handle(), ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &*hash, &how,
-                                   &noTicket, &raw);
+    const TSS2_RC code =
+        Esys_Sign(esys_, loaded->handle(), ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &*hash, &how, &noTicket, &raw);
     const EsysPtr<TPMT_SIGNATURE> signature(raw);
     if (code != TSS2_RC_SUCCESS) return failTss(code, fmt::format("sign ({})", text(scheme)));
     auto portable = portableSignature(*signature, area->unique.rsa.size);
     if (!portable) return passOn(portable.error());
     return std::move(*portable);
   });
-}
-
-// ---- attestation ----
-
-TpmResult<Certification> TpmSession::certify(const KeyBlob& key, const KeyBlob& attestationKey,
-                                             ByteView qualifyingData) {
-  auto qualifying = sizedBuffer<TPM2B_DATA>(qualifyingData, "qualifying data");
-  if (!qualifying) return passOn(qualifying.error());
-  return persevere<Certification>([&]() -> TpmResult<Certification> {
-    auto ak = use(attestationKey);
-    if (!ak) return passOn(ak.error());
-    auto object = use(key);
-    if (!object) return passOn(object.error());
-    TPMT_SIG_SCHEME scheme{};
-    scheme.scheme = TPM2_ALG_ECDSA;
-    scheme.details.ecdsa.hashAlg = TPM2_ALG_SHA256;
-    TPM2B_ATTEST* rawAttest = nullptr;
-    TPMT_SIGNATURE* rawSignature = nullptr;
-    const TSS2_RC code = Esys_Certify(esys_, object->handle(), ak->handle(), ESYS_TR_PASSWORD, ESYS_TR_PASSWORD,
-                                      ESYS_TR_NONE, &*qualifying, &scheme, &rawAttest, &rawSignature);
-    const EsysPtr<TPM2B_ATTEST> attest(rawAttest);
-    const EsysPtr<TPMT_SIGNATURE> signature(rawSignature);
-    if (code != TSS2_RC_SUCCESS) return failTss(code, "certify a key with the attestation key");
-    return Certification{toBytes(ByteView(attest->attestationData, attest->size)),
-                         marshal<Tss2_MU_TPMT_SIGNATURE_Marshal>(*signature), key.publicArea};
-  });
-}
-
-TpmResult<Bytes> TpmSession::activateCredential(const KeyBlob& attestationKey, ByteView credential, ByteView secret) {
-  auto idObject = unmarshal<Tss2_MU_TPM2B_ID_OBJECT_Unmarshal, TPM2B_ID_OBJECT>(credential, "credential");
-  if (!idObject) return passOn(idObject.error());
-  auto encrypted = unmarshal<Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal, TPM2B_ENCRYPTED_SECRET>(secret, "secret");
-  if (!encrypted) return passOn(encrypted.error());
-  return persevere<Bytes>([&]() -> TpmResult<Bytes> {
-    auto found = findEk();
-    if (!found) return passOn(found.error());
-    auto ak = use(attestationKey);
-    if (!ak) return passOn(ak.error());
-    std::optional<Use> primary;
-    ESYS_TR ek = found->persistent;
-    if (found->primary) {
-      auto made = usePrimary(ESYS_TR_RH_ENDORSEMENT, endorsementTemplate(*found->primary), "derive the endorsement key");
-      if (!made) return passOn(made.error());
-      primary.emplace(std::move(*made));
-      ek = primary->handle();
-    } else {
-      makeRoom(1);
-    }
-    auto session = policySessionFor(found->area.publicArea);
-    if (!session) {
-      if (!primary) Esys_TR_Close(esys_, &ek);
-      return passOn(session.error());
-    }
-    TPM2B_DIGEST* raw = nullptr;
-    const TSS2_RC code = Esys_ActivateCredential(esys_, ak->handle(), ek, ESYS_TR_PASSWORD, *session, ESYS_TR_NONE,
-                                                 &*idObject, &*encrypted, &raw);
-    const EsysPtr<TPM2B_DIGEST> opened(raw);
-    // A policy session is used up by a success and kept by a failure.
-    if (*session != ESYS_TR_PASSWORD) Esys_FlushContext(esys_, *session);
-    if (!primary) Esys_TR_Close(esys_, &ek);
-    if (code != TSS2_RC_SUCCESS) return failTss(code, "activate the attestation CA's credential");
-    return toBytes(viewOf(*opened));
-  });
-}
-
-TpmResult<ESYS_TR> TpmSession::policySessionFor(const TPMT_PUBLIC& ek) {
-  // The profile's high-range keys may be used with their (empty) authorisation value.
-  if (ek.objectAttributes & TPMA_OBJECT_USERWITHAUTH) return ESYS_TR_PASSWORD;
-  TPMT_SYM_DEF noEncryption{};
-  noEncryption.algorithm = TPM2_ALG_NULL;
-  ESYS_TR session = ESYS_TR_NONE;
-  TSS2_RC code = Esys_StartAuthSession(esys_, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
-                                       nullptr, TPM2_SE_POLICY, &noEncryption, ek.nameAlg, &session);
-  if (code != TSS2_RC_SUCCESS) return failTss(code, "start a policy session");
-  code = Esys_PolicySecret(esys_, ESYS_TR_RH_ENDORSEMENT, session, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE,
-                           nullptr, nullptr, nullptr, 0, nullptr, nullptr);
-  if (code != TSS2_RC_SUCCESS) {
-    Esys_FlushContext(esys_, session);
-    return failTss(code, "authorise the endorsement hierarchy");
-  }
-  return session;
 }
 
 }  // namespace wayleave::keys::tpm

@@ -8,8 +8,8 @@
 // Object slots. Every TPM has at least three, and the kernel's resource manager grants a client no more than three. A
 // persistent parent occupies one while a command uses it. So at most three objects are ours at any moment: the least
 // recently used one is saved (TPM2_ContextSave) and flushed when room is needed, and comes back by TPM2_ContextLoad,
-// which needs neither the parent nor its slot. A context that no longer loads (the TPM was reset) is dropped and the key
-// loaded from its blob; only when *that* fails is the key lost.
+// which needs neither the parent nor its slot. A context that no longer loads (the TPM was reset) is dropped and the
+// key loaded from its blob; only when *that* fails is the key lost.
 
 #include <tss2/tss2_esys.h>
 
@@ -59,7 +59,7 @@ class TpmSession {
   // An object we loaded or may load again: a key under its parent, or a primary.
   struct Object {
     Bytes name;
-    ESYS_TR handle = ESYS_TR_NONE;              // ESYS_TR_NONE: not loaded now
+    ESYS_TR handle = ESYS_TR_NONE;  // ESYS_TR_NONE: not loaded now
     std::unique_ptr<TPMS_CONTEXT> saved;
     uint64_t lastUse = 0;
     int pins = 0;  // in use by the operation under way: must stay loaded
@@ -100,7 +100,8 @@ class TpmSession {
   };
   // Does what a failure asks for: waits, makes room, forgets stale objects. False: report it.
   bool recover(const TpmFailure& failure, Attempts& attempts);
-  // Runs `command` until it succeeds or nothing can be done about its failure. It must take its objects by use() itself.
+  // Runs `command` until it succeeds or nothing can be done about its failure. It must take its objects by use()
+  // itself.
   template <typename T, typename Command>
   TpmResult<T> persevere(const Command& command) {
     Attempts attempts;

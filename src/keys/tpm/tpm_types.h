@@ -25,9 +25,9 @@ Status compareStorageRoot(ByteView recordedName, const StorageRoot& now);
 
 // The endorsement key: who this TPM is, also after a clear.
 struct EndorsementKey {
-  Bytes publicArea;  // TPMT_PUBLIC
-  Bytes spki;        // DER
-  std::string kind;  // "RSA 2048", "EC P-256", "EC P-384"
+  Bytes publicArea;                 // TPMT_PUBLIC
+  Bytes spki;                       // DER
+  std::string kind;                 // "RSA 2048", "EC P-256", "EC P-384"
   std::vector<Bytes> certificates;  // DER, those in NV whose key is `spki`; empty on boards without one
   // Lower-case hex SHA-256 of spki: what an allow-list of devices names.
   std::string publicKeyHash() const;
@@ -41,14 +41,15 @@ struct TpmFacts {
   bool p256 = false, p384 = false, rsa2048 = false;
   uint32_t transientSlots = 0;  // free when we asked
   bool inLockout = false;
-  bool ownerAuthSet = false;    // somebody took ownership with a password
+  bool ownerAuthSet = false;  // somebody took ownership with a password
   uint32_t failedTries = 0, maxTries = 0;
   std::chrono::seconds lockoutInterval{0}, lockoutRecovery{0};
   // Handles of EK certificates found in NV, for the doctor: 0x1c00002 …
   std::vector<uint32_t> ekCertificateIndices;
 };
 
-// The attestation key with what its creation left behind; the four last members go to the attestation CA (POST /attest).
+// The attestation key with what its creation left behind; the four last members go to the attestation CA (POST
+// /attest).
 struct AttestationKey {
   KeyBlob key;
   Bytes createData;         // TPMS_CREATION_DATA
@@ -63,9 +64,9 @@ struct AttestationKey {
 
 // One key certified by the attestation key: the TPM's part of a `tpm` attestation statement.
 struct Certification {
-  Bytes certifyInfo;  // TPMS_ATTEST
-  Bytes signature;    // TPMT_SIGNATURE
-  Bytes publicArea;   // TPMT_PUBLIC of the certified key
+  Bytes certifyInfo;   // TPMS_ATTEST
+  Bytes signature;     // TPMT_SIGNATURE
+  Bytes publicArea;    // TPMT_PUBLIC of the certified key
   int algorithm = -7;  // COSE number of the attestation key's signature: ES256
 };
 
@@ -74,13 +75,13 @@ struct TpmMetrics {
   // Upper bounds of the buckets in milliseconds; the last bucket is everything slower.
   static constexpr std::array<int, 8> kBucketsMs{1, 5, 20, 80, 200, 600, 2000, 10'000};
   size_t queueDepth = 0, queueLimit = 0;
-  uint64_t requests = 0;   // accepted into the queue
+  uint64_t requests = 0;  // accepted into the queue
   uint64_t refusedFull = 0;
-  uint64_t expired = 0;    // dropped unrun: their deadline had passed when their turn came
-  uint64_t abandoned = 0;  // callers that left at their deadline, queued or at work
-  uint64_t failures = 0;   // requests that ended in an error
-  uint64_t reopened = 0;   // connections opened after the first
-  uint64_t commands = 0;   // TPM commands
+  uint64_t expired = 0;                     // dropped unrun: their deadline had passed when their turn came
+  uint64_t abandoned = 0;                   // callers that left at their deadline, queued or at work
+  uint64_t failures = 0;                    // requests that ended in an error
+  uint64_t reopened = 0;                    // connections opened after the first
+  uint64_t commands = 0;                    // TPM commands
   std::chrono::nanoseconds commandTime{0};  // sum
   std::array<uint64_t, kBucketsMs.size() + 1> commandBuckets{};
 };
@@ -92,7 +93,7 @@ struct TpmDescription {
   std::optional<StorageRoot> storageRoot;
   std::optional<EndorsementKey> endorsementKey;
   std::optional<std::chrono::microseconds> signatureTime;  // one P-256 signature with a throw-away key
-  std::vector<Error> problems;  // in the order met
+  std::vector<Error> problems;                             // in the order met
 };
 
 }  // namespace wayleave::keys::tpm

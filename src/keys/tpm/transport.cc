@@ -20,7 +20,7 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr size_t kHeaderBytes = 10;      // tag, size, code
+constexpr size_t kHeaderBytes = 10;         // tag, size, code
 constexpr size_t kMaxResponse = 64 * 1024;  // real TPMs answer at most 4 KiB
 
 // Serves both a character device and a connected stream socket.
@@ -61,7 +61,7 @@ class FdTransport final : public Transport {
       const ssize_t wrote = isDevice_ ? ::write(fd_.borrow(), command.data(), command.size())
                                       : ::send(fd_.borrow(), command.data(), command.size(), MSG_NOSIGNAL);
       if (wrote < 0) {
-        if (errno == EINTR || errno == EAGAIN) continue;
+        if (errno == EINTR || (errno == EAGAIN && !isDevice_)) continue;
         return TSS2_TCTI_RC_IO_ERROR;
       }
       command = command.subspan(static_cast<size_t>(wrote));
@@ -75,8 +75,7 @@ class FdTransport final : public Transport {
     const auto bound = timeout < 0 ? options_.commandTimeout : std::chrono::milliseconds{timeout};
     const auto deadline = SteadyClock::now() + bound;
     while (!complete()) {
-      if (!await(POLLIN, deadline))
-        return timeout >= 0 && timedOut_ ? TSS2_TCTI_RC_TRY_AGAIN : TSS2_TCTI_RC_IO_ERROR;
+      if (!await(POLLIN, deadline)) return timeout >= 0 && timedOut_ ? TSS2_TCTI_RC_TRY_AGAIN : TSS2_TCTI_RC_IO_ERROR;
       uint8_t chunk[4096];
       const ssize_t got = ::read(fd_.borrow(), chunk, sizeof chunk);
       if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;

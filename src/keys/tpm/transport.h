@@ -3,10 +3,10 @@
 // The way to the TPM: our own TCTI for a character device and for a unix socket.
 //
 // Why not the stock TCTIs: libtss2-tcti-swtpm ignores timeouts (a TPM that hangs would hang its owner thread for ever)
-// and opens a second, internet or unix, control connection; both stock ones hide errno, so "no such device", "permission
-// denied" and "another program holds it" would be one error; and all are loaded with dlopen, which a sandboxed identityd
-// must not need. The wire is the same for device and socket: one TPM command out, one TPM response back, each with its
-// size in bytes 2 to 5 (TPM 2.0 Library, part 1, section 18).
+// and opens a second, internet or unix, control connection; both stock ones hide errno, so "no such device",
+// "permission denied" and "another program holds it" would be one error; and all are loaded with dlopen, which a
+// sandboxed identityd must not need. The wire is the same for device and socket: one TPM command out, one TPM response
+// back, each with its size in bytes 2 to 5 (TPM 2.0 Library, part 1, section 18).
 //
 //   device:/dev/tpmrm0        the kernel's resource manager (default)
 //   device:/dev/tpm0          exclusive; we flush after ourselves

@@ -25,20 +25,23 @@ struct TpmKeyAsn1 {
   ASN1_OCTET_STRING* privateKey;
 };
 
-ASN1_SEQUENCE(TpmKeyAsn1) = {
-    ASN1_SIMPLE(TpmKeyAsn1, type, ASN1_OBJECT),
-    ASN1_EXP_OPT(TpmKeyAsn1, emptyAuth, ASN1_BOOLEAN, 0),
-    ASN1_EXP_OPT(TpmKeyAsn1, policy, ASN1_ANY, 1),
-    ASN1_EXP_OPT(TpmKeyAsn1, secret, ASN1_ANY, 2),
-    ASN1_EXP_OPT(TpmKeyAsn1, authPolicy, ASN1_ANY, 3),
-    ASN1_EXP_OPT(TpmKeyAsn1, description, ASN1_ANY, 4),
-    ASN1_EXP_OPT(TpmKeyAsn1, rsaParent, ASN1_ANY, 5),
-    ASN1_SIMPLE(TpmKeyAsn1, parent, ASN1_INTEGER),
-    ASN1_SIMPLE(TpmKeyAsn1, publicKey, ASN1_OCTET_STRING),
-    ASN1_SIMPLE(TpmKeyAsn1, privateKey, ASN1_OCTET_STRING),
+ASN1_SEQUENCE(TpmKeyAsn1) =
+    {
+        ASN1_SIMPLE(TpmKeyAsn1, type, ASN1_OBJECT),
+        ASN1_EXP_OPT(TpmKeyAsn1, emptyAuth, ASN1_BOOLEAN, 0),
+        ASN1_EXP_OPT(TpmKeyAsn1, policy, ASN1_ANY, 1),
+        ASN1_EXP_OPT(TpmKeyAsn1, secret, ASN1_ANY, 2),
+        ASN1_EXP_OPT(TpmKeyAsn1, authPolicy, ASN1_ANY, 3),
+        ASN1_EXP_OPT(TpmKeyAsn1, description, ASN1_ANY, 4),
+        ASN1_EXP_OPT(TpmKeyAsn1, rsaParent, ASN1_ANY, 5),
+        ASN1_SIMPLE(TpmKeyAsn1, parent, ASN1_INTEGER),
+        ASN1_SIMPLE(TpmKeyAsn1, publicKey, ASN1_OCTET_STRING),
+        ASN1_SIMPLE(TpmKeyAsn1, privateKey, ASN1_OCTET_STRING),
 } static_ASN1_SEQUENCE_END(TpmKeyAsn1)
 
-void freeTpmKey(TpmKeyAsn1* key) { ASN1_item_free(reinterpret_cast<ASN1_VALUE*>(key), ASN1_ITEM_rptr(TpmKeyAsn1)); }
+        void freeTpmKey(TpmKeyAsn1 * key) {
+  ASN1_item_free(reinterpret_cast<ASN1_VALUE*>(key), ASN1_ITEM_rptr(TpmKeyAsn1));
+}
 using TpmKeyPtr = Handle<TpmKeyAsn1, freeTpmKey>;
 
 constexpr const char* kPemName = "TSS2 PRIVATE KEY";
@@ -77,8 +80,7 @@ Result<std::string> encodeTss2Pem(const KeyBlob& key) {
       !setOctets(asn1->publicKey, wrapped(key.publicArea)) || !setOctets(asn1->privateKey, wrapped(key.privateBlob)))
     return fail(Reason::Internal, "out of memory");
   uint8_t* der = nullptr;
-  const int length =
-      ASN1_item_i2d(reinterpret_cast<ASN1_VALUE*>(asn1.get()), &der, ASN1_ITEM_rptr(TpmKeyAsn1));
+  const int length = ASN1_item_i2d(reinterpret_cast<ASN1_VALUE*>(asn1.get()), &der, ASN1_ITEM_rptr(TpmKeyAsn1));
   if (length <= 0) return fail(Reason::Internal, "encode a TSS2 key");
   const Handle<BIO, BIO_free_all> bio(BIO_new(BIO_s_mem()));
   const bool written = bio && PEM_write_bio(bio.get(), kPemName, "", der, length) > 0;
@@ -115,13 +117,11 @@ Result<KeyBlob> decodeTss2Pem(std::string_view pem) {
     return fail(Reason::Unsupported, fmt::format("TSS2 key: type {} is not a loadable key", oid));
   if (asn1->policy || asn1->authPolicy || asn1->secret)
     return fail(Reason::Unsupported, "TSS2 key: it has a policy or an import secret");
-  if (asn1->emptyAuth != 0xff)
-    return fail(Reason::Unsupported, "TSS2 key: it is protected by a password");
+  if (asn1->emptyAuth != 0xff) return fail(Reason::Unsupported, "TSS2 key: it is protected by a password");
 
   KeyBlob key;
   uint64_t parent = 0;
-  if (ASN1_INTEGER_get_uint64(&parent, asn1->parent) != 1 ||
-      !(parent == kOwnerHierarchy || (parent >> 24) == 0x81))
+  if (ASN1_INTEGER_get_uint64(&parent, asn1->parent) != 1 || !(parent == kOwnerHierarchy || (parent >> 24) == 0x81))
     return fail(Reason::Unsupported, "TSS2 key: its parent is neither a persistent key nor the owner hierarchy");
   key.parent = static_cast<uint32_t>(parent);
   auto publicArea = unwrapped(octets(asn1->publicKey), "the public half");

@@ -107,8 +107,7 @@ constexpr Row kTpmRows[] = {
     {TPM2_RC_CANCELED, {Reason::Busy, Reaction::RetryLater, "the command was cancelled", ""}},
     {TPM2_RC_TESTING, {Reason::Busy, Reaction::RetryLater, "the TPM is testing itself", ""}},
     {TPM2_RC_NV_RATE, {Reason::Busy, Reaction::RetryLater, "the TPM limits writes to its memory", ""}},
-    {TPM2_RC_LOCKOUT,
-     {Reason::KeyLockout, Reaction::Report, "the TPM is in dictionary-attack lockout", kLockoutHint}},
+    {TPM2_RC_LOCKOUT, {Reason::KeyLockout, Reaction::Report, "the TPM is in dictionary-attack lockout", kLockoutHint}},
     {TPM2_RC_RETRY, {Reason::Busy, Reaction::RetryLater, "the TPM was not ready", ""}},
     {TPM2_RC_NV_UNAVAILABLE, {Reason::Busy, Reaction::RetryLater, "the TPM's memory is not available now", ""}},
 };
@@ -142,10 +141,8 @@ RcMeaning classifyTransport(uint32_t base) {
     case TSS2_BASE_RC_NOT_IMPLEMENTED:
       return {Reason::Unsupported, Reaction::Report, "the way to the TPM is not supported",
               "check the TCTI in the configuration, for example device:/dev/tpmrm0"};
-    case TSS2_BASE_RC_MEMORY:
-      return {Reason::Busy, Reaction::Report, "out of memory", ""};
-    default:
-      return {Reason::Unavailable, Reaction::Reopen, "the way to the TPM failed", ""};
+    case TSS2_BASE_RC_MEMORY: return {Reason::Busy, Reaction::Report, "out of memory", ""};
+    default: return {Reason::Unavailable, Reaction::Reopen, "the way to the TPM failed", ""};
   }
 }
 
@@ -157,8 +154,9 @@ RcMeaning classifyLibrary(uint32_t base) {
     case TSS2_BASE_RC_MALFORMED_RESPONSE:
     case TSS2_BASE_RC_INSUFFICIENT_RESPONSE:
     case TSS2_BASE_RC_RSP_AUTH_FAILED:
-    case TSS2_BASE_RC_BAD_SEQUENCE:
       return {Reason::Unavailable, Reaction::Reopen, "the TPM's answer cannot be used", kFirmwareHint};
+    case TSS2_BASE_RC_BAD_SEQUENCE:
+      return {Reason::Unavailable, Reaction::Reopen, "the connection to the TPM broke in the command before", ""};
     case TSS2_BASE_RC_TRY_AGAIN: return {Reason::Busy, Reaction::RetryLater, "the TPM is busy", ""};
     case TSS2_BASE_RC_MEMORY: return {Reason::Busy, Reaction::Report, "out of memory", ""};
     case TSS2_BASE_RC_BAD_TR:

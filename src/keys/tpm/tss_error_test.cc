@@ -42,8 +42,8 @@ TEST(TssError, EveryCodeOfTheFieldHasItsReasonAndReaction) {
       {TSS2_ESYS_RC_BAD_SEQUENCE, Reason::Unavailable, Reaction::Reopen},
       {TSS2_ESYS_RC_BAD_REFERENCE, Reason::Internal, Reaction::Report},
       {TSS2_RESMGR_TPM_RC_LAYER | 0x902, Reason::Busy, Reaction::FreeSlots},
-      {0x1234567, Reason::Internal, Reaction::Report},  // unknown layer
-      {0x9ff, Reason::IdentityLost, Reaction::Report},  // 0x9f in its format-1 dress
+      {0x1234567, Reason::Internal, Reaction::Report},         // unknown layer
+      {0xfff, Reason::IdentityUnavailable, Reaction::Report},  // a code of nobody
   };
   for (const Case& expected : cases) {
     const RcMeaning means = classify(expected.code);

@@ -125,7 +125,8 @@ Result<Bytes> nameOf(ByteView publicArea) {
   if (publicArea.size() < 4) return fail(Reason::BadInput, "TPMT_PUBLIC is cut short");
   const auto nameAlg = static_cast<uint16_t>(publicArea[2] << 8 | publicArea[3]);
   const char* digest = opensslDigest(nameAlg);
-  if (!digest) return fail(Reason::Unsupported, fmt::format("name algorithm 0x{:x} is not SHA-256, -384 or -512", nameAlg));
+  if (!digest)
+    return fail(Reason::Unsupported, fmt::format("name algorithm 0x{:x} is not SHA-256, -384 or -512", nameAlg));
   Bytes name;
   appendU16(name, nameAlg);
   uint8_t hash[EVP_MAX_MD_SIZE];
@@ -175,8 +176,7 @@ Result<Bytes> portableSignature(const TPMT_SIGNATURE& signature, size_t rsaModul
       append(out, viewOf(sig));
       return out;
     }
-    default:
-      return fail(Reason::Unsupported, fmt::format("TPM signature algorithm 0x{:x}", signature.sigAlg));
+    default: return fail(Reason::Unsupported, fmt::format("TPM signature algorithm 0x{:x}", signature.sigAlg));
   }
 }
 
@@ -204,7 +204,8 @@ Result<TPM2B_PUBLIC> deviceKeyTemplate(KeyType type, int bits) {
     }
     case KeyType::Rsa: {
       if (bits != 2048)
-        return fail(Reason::Unsupported, fmt::format("a TPM key of RSA {} bits: only 2048 is common to all TPMs", bits));
+        return fail(Reason::Unsupported,
+                    fmt::format("a TPM key of RSA {} bits: only 2048 is common to all TPMs", bits));
       TPM2B_PUBLIC out = blank(TPM2_ALG_RSA, TPM2_ALG_SHA256, kDeviceKey);
       TPMS_RSA_PARMS& parms = out.publicArea.parameters.rsaDetail;
       parms.symmetric.algorithm = TPM2_ALG_NULL;

@@ -3,8 +3,8 @@
 // TPM structures as bytes and as OpenSSL sees them. Pure functions, no TPM needed.
 //
 // Conventions of this folder: "public area" is a TPMT_PUBLIC without size prefix, "private blob" the contents of a
-// TPM2B_PRIVATE, "attest" a TPMS_ATTEST, "signature" a TPMT_SIGNATURE. The Name of a key is its nameAlg (u16) followed by
-// that hash over its public area (TPM 2.0 Library, part 1, section 16).
+// TPM2B_PRIVATE, "attest" a TPMS_ATTEST, "signature" a TPMT_SIGNATURE. The Name of a key is its nameAlg (u16) followed
+// by that hash over its public area (TPM 2.0 Library, part 1, section 16).
 
 #include <tss2/tss2_mu.h>
 #include <tss2/tss2_tpm2_types.h>
@@ -35,7 +35,8 @@ Result<T> unmarshal(ByteView bytes, std::string_view what) {
   if (bytes.empty() || Unmarshal(bytes.data(), bytes.size(), &offset, &value) != TSS2_RC_SUCCESS)
     return fail(Reason::BadInput, std::string(what) + " is malformed");
   if (offset != bytes.size())
-    return fail(Reason::BadInput, std::string(what) + " has " + std::to_string(bytes.size() - offset) + " bytes left over");
+    return fail(Reason::BadInput,
+                std::string(what) + " has " + std::to_string(bytes.size() - offset) + " bytes left over");
   return value;
 }
 
@@ -69,8 +70,8 @@ const char* opensslDigest(TPMI_ALG_HASH hash);
 // SubjectPublicKeyInfo of an ECC (P-256, P-384, P-521) or RSA public area. Errors: Unsupported, Internal.
 Result<Bytes> spkiOf(const TPMT_PUBLIC& area);
 
-// What X.509, TLS and CMS expect: DER for ECDSA, modulus-sized bytes for RSA. TPMs drop leading zero bytes of R, S and of
-// RSA signatures; they are put back. Errors: Unsupported (another algorithm), Internal.
+// What X.509, TLS and CMS expect: DER for ECDSA, modulus-sized bytes for RSA. TPMs drop leading zero bytes of R, S and
+// of RSA signatures; they are put back. Errors: Unsupported (another algorithm), Internal.
 Result<Bytes> portableSignature(const TPMT_SIGNATURE& signature, size_t rsaModulusBytes);
 
 // Templates (docs/threat-model.md says why): empty authorisation and noDA everywhere, so that a foreign program's wrong

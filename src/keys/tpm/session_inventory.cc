@@ -1,9 +1,9 @@
 // The part of TpmSession that asks what TPM this is: capabilities, endorsement key, EK certificates in NV.
 //
 // TCG EK Credential Profile 2.4: EK certificates lie in NV at fixed indices; the key is persistent at a fixed handle or
-// is derived again from a default template. Oddities met in the field: RSA-3072 keys at the RSA-2048 handle (so the size
-// is read from the key), certificates that belong to another key (so only matching ones are reported), certificates
-// padded to the size of their NV index (so they are cut at their own length), boards without any.
+// is derived again from a default template. Oddities met in the field: RSA-3072 keys at the RSA-2048 handle (so the
+// size is read from the key), certificates that belong to another key (so only matching ones are reported),
+// certificates padded to the size of their NV index (so they are cut at their own length), boards without any.
 
 #include <fmt/format.h>
 #include <openssl/x509.h>
@@ -47,10 +47,8 @@ void appendFourCharacters(std::string& out, uint32_t value) {
 bool fits(EkKind kind, const TPMT_PUBLIC& area) {
   switch (kind) {
     case EkKind::Rsa2048: return area.type == TPM2_ALG_RSA;
-    case EkKind::EcP256:
-      return area.type == TPM2_ALG_ECC && area.parameters.eccDetail.curveID == TPM2_ECC_NIST_P256;
-    case EkKind::EcP384:
-      return area.type == TPM2_ALG_ECC && area.parameters.eccDetail.curveID == TPM2_ECC_NIST_P384;
+    case EkKind::EcP256: return area.type == TPM2_ALG_ECC && area.parameters.eccDetail.curveID == TPM2_ECC_NIST_P256;
+    case EkKind::EcP384: return area.type == TPM2_ALG_ECC && area.parameters.eccDetail.curveID == TPM2_ECC_NIST_P384;
   }
   return false;
 }
@@ -65,8 +63,8 @@ std::string kindText(const TPMT_PUBLIC& area) {
   }
 }
 
-// The DER certificate at the front of `stored`, if it certifies the key in `spki`. The BIT STRINGs are compared, as some
-// makers label RSA keys id-RSAES-OAEP, which OpenSSL does not decode.
+// The DER certificate at the front of `stored`, if it certifies the key in `spki`. The BIT STRINGs are compared, as
+// some makers label RSA keys id-RSAES-OAEP, which OpenSSL does not decode.
 std::optional<Bytes> certificateOf(ByteView stored, ByteView spki) {
   const uint8_t* cursor = stored.data();
   const X509Ptr certificate(d2i_X509(nullptr, &cursor, static_cast<long>(stored.size())));
@@ -80,8 +78,9 @@ std::optional<Bytes> certificateOf(ByteView stored, ByteView spki) {
   int length = 0;
   if (X509_PUBKEY_get0_param(nullptr, &bits, &length, nullptr, key.get()) != 1) return std::nullopt;
   const ASN1_BIT_STRING* certified = X509_get0_pubkey_bitstr(certificate.get());
-  if (!std::ranges::equal(ByteView(bits, static_cast<size_t>(length)),
-                          ByteView(ASN1_STRING_get0_data(certified), static_cast<size_t>(ASN1_STRING_length(certified)))))
+  if (!std::ranges::equal(
+          ByteView(bits, static_cast<size_t>(length)),
+          ByteView(ASN1_STRING_get0_data(certified), static_cast<size_t>(ASN1_STRING_length(certified)))))
     return std::nullopt;
   return Bytes(stored.data(), cursor);
 }
@@ -105,9 +104,7 @@ TpmResult<TpmFacts> TpmSession::facts() {
           case TPM2_PT_VENDOR_STRING_1:
           case TPM2_PT_VENDOR_STRING_2:
           case TPM2_PT_VENDOR_STRING_3:
-          case TPM2_PT_VENDOR_STRING_4:
-            appendFourCharacters(vendor[property - TPM2_PT_VENDOR_STRING_1], value);
-            break;
+          case TPM2_PT_VENDOR_STRING_4: appendFourCharacters(vendor[property - TPM2_PT_VENDOR_STRING_1], value); break;
           case TPM2_PT_FIRMWARE_VERSION_1:
             facts.firmwareVersion = fmt::format("{}.{}", value >> 16, value & 0xffff);
             break;
