@@ -110,29 +110,25 @@ Result<FileKeychain> FileKeychain::open(Bytes bytes) {
   if (!file) return propagate(file.error());
   FileKeychain out(std::move(*file));
   const KychRelation* relation = out.file_.relation(kDatabaseRelation);
-  if (relation != nullptr && !relation->recordAt.empty()) {
-    Result<DatabaseBlob> blob = DatabaseBlob::parse(out.file_.record(*relation, 0).data());
-    if (!blob) return propagate(blob.error());
-    out.database_ = std::move(*blob);
-  }
+  // A blob of a newer version must not hide the certificates, which stand in the clear.
+  if (relation != nullptr && !relation->recordAt.empty())
+    out.database_ = DatabaseBlob::parse(out.file_.record(*relation, 0).data());
   return out;
 }
 
 Status FileKeychain::unlockWithPassword(std::string_view password) {
-  if (!database_) return fail(Reason::NotFound, "the keychain has no database blob to unlock");
-  const Result<Secret> master = masterKeyFromPassword(password, database_->salt);
-  if (!master) return propagate(master.error());
-  Result<DatabaseKeys> keys = unlockDatabase(*database_, *master);
-  if (!keys) return propagate(keys.error());
-  keys_ = std::move(*keys);
-  return {};
+  if (!database_) return propagate(database_.error());
+  return adopt(masterKeyFromPassword(password, database_->salt));
 }
 
 Status FileKeychain::unlockWithSystemKey(ByteView systemKeyFile) {
-  if (!database_) return fail(Reason::NotFound, "the keychain has no database blob to unlock");
-  const Result<Secret> master = masterKeyFromSystemKey(systemKeyFile, *database_);
-  if (!master) return propagate(master.error());
-  Result<DatabaseKeys> keys = unlockDatabase(*database_, *master);
+  if (!database_) return propagate(database_.error());
+  return adopt(masterKeyFromSystemKey(systemKeyFile, *database_));
+}
+
+Status FileKeychain::adopt(Result<Secret> masterKey) {
+  if (!masterKey) return propagate(masterKey.error());
+  Result<DatabaseKeys> keys = unlockDatabase(*database_, *masterKey);
   if (!keys) return propagate(keys.error());
   keys_ = std::move(*keys);
   return {};

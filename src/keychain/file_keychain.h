@@ -61,10 +61,12 @@ class FileKeychain {
   // Errors: BadInput with the offset.
   static Result<FileKeychain> open(Bytes bytes);
 
-  // Errors: WrongPassword, KeyMismatch (SystemKey of another keychain), BadInput, NotFound (no database blob).
+  // Errors: WrongPassword, KeyMismatch (SystemKey of another keychain), BadInput, NotFound (no database blob),
+  // Unsupported (a blob version that this build does not know; certificates and references can still be read).
   Status unlockWithPassword(std::string_view password);
   Status unlockWithSystemKey(ByteView systemKeyFile);
   bool unlocked() const { return keys_.has_value(); }
+  // 0 when the database blob is missing or not understood.
   uint32_t blobVersion() const { return database_ ? database_->version : 0; }
 
   const KychFile& file() const { return file_; }
@@ -82,12 +84,13 @@ class FileKeychain {
 
  private:
   explicit FileKeychain(KychFile file) : file_(std::move(file)) {}
+  Status adopt(Result<Secret> masterKey);
   std::optional<KychRecord> find(const PrimaryKey& key, const KychRelation& relation, bool bigEndian) const;
   void completeIdentity(KeychainItem& item) const;
   KeychainKey keyFrom(const KychRecord& record) const;
 
   KychFile file_;
-  std::optional<DatabaseBlob> database_;
+  Result<DatabaseBlob> database_ = fail(Reason::NotFound, "the keychain has no database blob to unlock");
   std::optional<DatabaseKeys> keys_;
 };
 

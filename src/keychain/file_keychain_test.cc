@@ -148,6 +148,16 @@ TEST(FileKeychain, ReportsADamagedKeyInsteadOfAnAbsentOne) {
   EXPECT_EQ(item.keyDetail, "unwrap key: the key's MAC does not verify");
 }
 
+TEST(FileKeychain, ReadsCertificatesOfAKeychainWhoseBlobVersionIsUnknown) {
+  Fixture f = fixture(kBlobVersionClassic);
+  const FileKeychain known = FileKeychain::open(f.bytes).value();
+  const KychRelation& relation = *known.file().relation(0x80008000);
+  f.bytes[known.file().record(relation, 0).fileOffset() + 24 + 6] = 0x77;  // the version's third byte
+  FileKeychain keychain = FileKeychain::open(f.bytes).value();
+  EXPECT_EQ(keychain.resolve(referenceTo(f.leaf)).value().keyState, PrivateKeyState::Locked);
+  EXPECT_EQ(keychain.unlockWithPassword(kPassword).error().reason, Reason::Unsupported);
+}
+
 TEST(FileKeychain, NormalisesPrintableNamesOnBothSides) {
   const fixtures::Made made = fixtures::make(fixtures::newEcKey(), "Mixed  Case", nullptr, true);
   KychWriter writer(kBlobVersionClassic, kPassword);

@@ -183,7 +183,8 @@ Outcome merged(Trace& trace, const Outcome& dataProtection, const Outcome& file)
 Outcome item(Trace& trace, Api api, const Query& query, const Caller& caller, const World& world) {
   if (query.missing) return trace.decide("0", errSecParam, "no query dictionary");
   if (caller.platform == Platform::Ios) {
-    trace.step("iOS", "there is only the data protection keychain");
+    const bool macKeys = std::ranges::any_of(kFileOnlyKeys, [&](const char* key) { return query.has(key); });
+    trace.step("iOS", "there is only the data protection keychain", macKeys ? Certainty::Unknown : Certainty::Code);
     return askDataProtection(trace, api, query, caller, world);
   }
   const Route route = Categoriser(trace, query, caller).run();
@@ -272,7 +273,9 @@ Prediction predict(Api api, const Query& query, const Caller& caller, const Worl
     case Api::CopyFromPersistentReference:
     case Api::CreatePersistentReference:
       if (caller.platform == Platform::Ios) {
-        outcome = trace.decide("iOS", errSecUnimplemented, "SecKeychain functions do not exist there");
+        outcome =
+            trace.decide("iOS", errSecUnimplemented,
+                         "SecKeychain functions do not exist there: a program does not link", Certainty::Inferred);
       } else if (api == Api::CreatePersistentReference) {
         outcome = createReference(trace, query, caller, world);
       } else if (const Bytes* reference = query.reference()) {

@@ -1,0 +1,31 @@
+#pragma once
+
+// Declarations and credential documents of declarative device management, as far as identities go: which identities
+// they would deliver, and what is wrong with them. Sources: apple/device-management; docs/references.md, section 15.
+
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "keychain/explain/identity_delivery.h"
+
+namespace wayleave::keychain::explain {
+
+struct DeclaredIdentity {
+  std::string name;  // the declaration's identifier and type, fit for a terminal
+  Delivery delivery;
+};
+
+struct DeclarationExplanation {
+  std::vector<DeclaredIdentity> identities;
+  std::vector<std::string> uses;      // who refers to an identity, and what it then receives
+  std::vector<std::string> mistakes;  // what is wrong
+  std::vector<std::string> notes;
+};
+
+// One declaration, an array of them, or one credential document (com.apple.credential.acme, .scep, .identity).
+// Errors: BadInput (not JSON, or nothing that is about identities).
+Result<DeclarationExplanation> explainDeclaration(ByteView json);
+
+}  // namespace wayleave::keychain::explain
