@@ -2,6 +2,7 @@
 
 #include <openssl/crypto.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include <string_view>
 
@@ -55,8 +56,9 @@ Status harden(const HardeningOptions& options) {
   if (!landlock) return propagate(landlock.error());
   if (*landlock == 0) log::warn("this kernel has no Landlock: file modes alone keep the daemon to its folder");
 
-  if (Status done = sandbox::restrictSystemCalls({.socketFamilies = {AF_UNIX}, .processes = false, .writesFiles = true, .also = {}}); !done)
-    return done;
+  const sandbox::SyscallPolicy calls{
+      .socketFamilies = {AF_UNIX}, .processes = false, .writesFiles = true, .also = {SYS_wait4}};  // buries the witness
+  if (Status done = sandbox::restrictSystemCalls(calls); !done) return done;
   log::info("hardened", {{"landlock", std::to_string(*landlock)},
                          {"seccomp", sandbox::enforcesAllowList() ? "allow-list" : "deny-list (sanitizer build)"}});
   return {};

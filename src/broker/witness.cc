@@ -207,6 +207,11 @@ WitnessProcess::~WitnessProcess() {
   }
 }
 
+bool WitnessProcess::lost() const {
+  pollfd entry{channel_.borrow(), 0, 0};
+  return lost_ || (::poll(&entry, 1, 0) == 1 && (entry.revents & (POLLHUP | POLLERR)) != 0);
+}
+
 Result<Observation> WitnessProcess::observe(pid_t pid, int pidfd, ino_t connection) {
   const std::lock_guard lock(mutex_);
   const auto gone = [&](std::string why) {

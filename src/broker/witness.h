@@ -58,8 +58,8 @@ class WitnessProcess final : public Witness {
   static constexpr std::chrono::seconds kPatience{3};
   Result<Observation> observe(pid_t pid, int pidfd, ino_t connection) override;
   pid_t pid() const { return pid_; }
-  // Set once the child has gone: nobody can be verified any more, the daemon should end and be started anew.
-  bool lost() const { return lost_; }
+  // True once the child has gone: nobody can be verified any more, the daemon should end and be started anew.
+  bool lost() const;
 
  private:
   WitnessProcess(Fd channel, pid_t pid) : channel_(std::move(channel)), pid_(pid) {}

@@ -1,0 +1,521 @@
+// The whole of identityd in one process, over its real socket, by the typed client: install, resolve, sign, renew, remove;
+// and what a compromised caller tries.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <openssl/pkcs12.h>
+#include <openssl/x509.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <future>
+#include <thread>
+
+#include "base/osstatus.h"
+#include "broker/broker_test_support.h"
+#include "broker/certificate_view.h"
+#include "broker/identity_service.h"
+#include "enrolment/certification_request.h"
+#include "keys/software_key.h"
+#include "localapi/client.h"
+#include "localapi/identity_client.h"
+
+namespace wayleave::broker {
+namespace {
+
+using namespace std::chrono_literals;
+using localapi::IdentityInfo;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr std::string_view kGroup = "com.apple.managed.vpn.shared";
+
+// A self-signed certificate for `spki`'s own key; enough, as the broker judges no chain.
+Bytes certificateFor(EVP_PKEY* key, int serial, const char* name = "device") {
+  const keys::X509Ptr certificate(X509_new());
+  X509_set_version(certificate.get(), X509_VERSION_3);
+  ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), serial);
+  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600);
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600 * 24 * 3650L);
+  X509_NAME* subject = X509_get_subject_name(certificate.get());
+  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const uint8_t*>(name), -1, -1, 0);
+  X509_set_issuer_name(certificate.get(), subject);
+  X509_set_pubkey(certificate.get(), key);
+  // Signed by a throw-away key where the real one is not ours.
+  const keys::EvpPkeyPtr signer(EVP_EC_gen("P-256"));
+  X509_sign(certificate.get(), signer.get(), EVP_sha256());
+  uint8_t* der = nullptr;
+  const int length = i2d_X509(certificate.get(), &der);
+  Bytes out(der, der + length);
+  OPENSSL_free(der);
+  return out;
+}
+
+Bytes certificateForSpki(ByteView spki, int serial) {
+  const uint8_t* cursor = spki.data();
+  const keys::EvpPkeyPtr key(d2i_PUBKEY(nullptr, &cursor, static_cast<long>(spki.size())));
+  return certificateFor(key.get(), serial);
+}
+
+Bytes pkcs12(const char* password, int serial = 7) {
+  const keys::EvpPkeyPtr key(EVP_EC_gen("P-384"));
+  const Bytes der = certificateFor(key.get(), serial);
+  const uint8_t* cursor = der.data();
+  const keys::X509Ptr certificate(d2i_X509(nullptr, &cursor, static_cast<long>(der.size())));
+  const Handle<PKCS12, PKCS12_free> file(PKCS12_create(password, "friendly", key.get(), certificate.get(), nullptr, 0, 0, 2048, 1, 0));
+  uint8_t* bytes = nullptr;
+  const int length = i2d_PKCS12(file.get(), &bytes);
+  Bytes out(bytes, bytes + length);
+  OPENSSL_free(bytes);
+  return out;
+}
+
+Bytes clientContent() {
+  Bytes out(64, 0x20);
+  append(out, asBytes("TLS 1.3, client CertificateVerify"));
+  out.push_back(0);
+  out.insert(out.end(), 48, 0x42);
+  return out;
+}
+
+// Keys whose signatures can be held up, or lost.
+class TestKeys final : public KeyRing {
+ public:
+  explicit TestKeys(MachineKeys& real) : real_(real) {}
+  Result<std::shared_ptr<keys::PrivateKey>> open(const keychain::KeyRecord& record) override {
+    Result<std::shared_ptr<keys::PrivateKey>> key = real_.open(record);
+    if (key && fault) return std::make_shared<Faulty>(*key, fault);
+    return key;
+  }
+  void forget(std::string_view id) override { real_.forget(id); }
+  Result<MadeKey> create(std::string_view id, keys::KeyType type, int bits, bool hardware) override {
+    return real_.create(id, type, bits, hardware);
+  }
+  Result<MadeKey> import(std::string_view id, const Secret& pkcs8) override { return real_.import(id, pkcs8); }
+  Result<localapi::KeyAttestation> attest(const keychain::KeyRecord& record, ByteView data) override { return real_.attest(record, data); }
+  Result<localapi::AkEnrolment> beginAkEnrolment() override { return real_.beginAkEnrolment(); }
+  Result<Bytes> activateCredential(ByteView a, ByteView b) override { return real_.activateCredential(a, b); }
+  Status storeAkChain(const std::vector<Bytes>& chain) override { return real_.storeAkChain(chain); }
+  Status checkStorageRoot() override { return real_.checkStorageRoot(); }
+  TpmState tpmState() override { return real_.tpmState(); }
+
+  std::function<Status()> fault;
+
+ private:
+  struct Faulty final : keys::PrivateKey {
+    Faulty(std::shared_ptr<keys::PrivateKey> key, std::function<Status()> f) : inner(std::move(key)), fault(std::move(f)) {}
+    const keys::PublicKey& publicKey() const override { return inner->publicKey(); }
+    keys::KeyKind kind() const override { return inner->kind(); }
+    std::vector<keys::SignatureScheme> supportedSchemes() const override { return inner->supportedSchemes(); }
+    Result<Bytes> signDigest(keys::SignatureScheme scheme, ByteView digest, Steady deadline) override {
+      if (const Status status = fault(); !status) return propagate(status.error());
+      return inner->signDigest(scheme, digest, deadline);
+    }
+    std::shared_ptr<keys::PrivateKey> inner;
+    std::function<Status()> fault;
+  };
+  MachineKeys& real_;
+};
+
+class ServiceTest : public testing::Test {
+ protected:
+  ServiceTest() { grant(R"(usages = ["tls-client", "sign", "list", "manage", "inspect"])"); }
+  ~ServiceTest() override {
+    service.stop();
+    server.reset();
+  }
+
+  // One grant for this very test program.
+  void grant(const std::string& rest, std::string groups = R"(["com.apple.managed.vpn.shared"])") {
+    const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+    const std::string toml = "[[grant]]\nname = 'test'\nexecutable = '" + self + "'\naccept = ['path', 'mapped-code', 'loader-variables']\naccess-groups = " + groups + "\n" + rest + "\n";
+    ASSERT_TRUE(writeFileAtomically(grantsFolder / "10-test.toml", asBytes(toml), 0644));
+    for (const GrantProblem& problem : service.reloadGrants()) ADD_FAILURE() << describe(problem);
+  }
+
+  localapi::ImportRequest importRequest(const char* password = "secret", std::string payload = "P1") {
+    localapi::ImportRequest request;
+    request.installation = "i1";
+    request.profileIdentifier = "profile";
+    request.payloadIdentifier = "profile.p12";
+    request.payloadUuid = std::move(payload);
+    request.accessGroup = kGroup;
+    request.pkcs12 = pkcs12("secret");
+    request.password = Secret::copyOf(password);
+    request.hasPassword = true;
+    return request;
+  }
+  IdentityInfo install() {
+    EXPECT_TRUE(client->beginInstallation("i1"));
+    Result<IdentityInfo> imported = client->importPkcs12(importRequest());
+    EXPECT_TRUE(imported) << imported.error().message;
+    const Status committed = client->commitInstallation("i1", {});
+    EXPECT_TRUE(committed) << committed.error().message;
+    return imported ? *imported : IdentityInfo{};
+  }
+  Result<Bytes> signTls(const Bytes& reference, Bytes content, bool tls13 = true, Steady deadline = std::chrono::steady_clock::now() + 20s) {
+    return client->signTls({.reference = reference, .scheme = "ecdsa_secp384r1_sha384", .tls13 = tls13, .content = std::move(content)}, deadline);
+  }
+  std::vector<std::string> auditLines() { return audit->tail(100).value(); }
+
+  SystemClock clock;
+  TemporaryFolder folder;
+  TemporaryFolder grantsFolder;
+  std::unique_ptr<keychain::Store> store = keychain::Store::open(folder / "identities.db").value();
+  MachineKeys machineKeys{*store, keys::Sealer::withKey(Secret(randomBytes(32))), nullptr, clock};
+  TestKeys ring{machineKeys};
+  DirectWitness witness;
+  CallerVerifier callers{witness, clock};
+  GrantTable grants{grantsFolder.path(), {}};
+  std::unique_ptr<AuditLog> audit = AuditLog::open(folder.path(), clock).value();
+  IdentityService service{{*store, ring, callers, grants, *audit, clock, folder.path()}};
+  std::unique_ptr<localapi::Server> server = [this] {
+    auto made = localapi::Server::listen(folder / "identity.sock", 0666,
+                                         [this](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
+                                           service.handle(std::move(request), std::move(responder));
+                                         }).value();
+    made->start();
+    return made;
+  }();
+  std::unique_ptr<localapi::IdentityAgent> client = localapi::makeIdentityClient(folder / "identity.sock");
+  localapi::Client raw{folder / "identity.sock"};
+};
+
+TEST_F(ServiceTest, InstallsResolvesSignsAndRemoves) {
+  ASSERT_TRUE(client->beginInstallation("i1"));
+  const Result<IdentityInfo> staged = client->importPkcs12(importRequest());
+  ASSERT_TRUE(staged) << staged.error().message;
+  EXPECT_EQ("staged", staged->state);
+  EXPECT_EQ(Reason::NotFound, client->resolve(staged->reference).error().reason) << "staged resolves for nobody";
+  EXPECT_THAT(client->list().value(), IsEmpty());
+  EXPECT_EQ(std::vector<std::string>{"i1"}, client->pendingInstallations().value());
+  ASSERT_TRUE(client->commitInstallation("i1", {}));
+  ASSERT_TRUE(client->commitInstallation("i1", {})) << "idempotent";
+
+  const Result<IdentityInfo> resolved = client->resolve(staged->reference);
+  ASSERT_TRUE(resolved) << resolved.error().message;
+  EXPECT_EQ("active", resolved->state);
+  EXPECT_EQ("friendly", resolved->label);
+  EXPECT_EQ("EC P-384", resolved->keyType);
+  EXPECT_EQ("software", resolved->keyKind);
+  EXPECT_EQ("file", resolved->keychain);
+  EXPECT_EQ("CN=device", resolved->subject);
+  EXPECT_EQ(1u, resolved->chain.size());
+  EXPECT_EQ("ssui", asText(ByteView(resolved->reference).first(4)));
+
+  const Result<Bytes> signature = signTls(staged->reference, clientContent());
+  ASSERT_TRUE(signature) << signature.error().message;
+  const keys::PublicKey key = keys::PublicKey::fromSpki(resolved->publicKey).value();
+  Bytes digest(48);
+  const Bytes content = clientContent();
+  ASSERT_EQ(1, EVP_Digest(content.data(), content.size(), digest.data(), nullptr, EVP_sha384(), nullptr));
+  EXPECT_TRUE(keys::verifyDigest(key, keys::SignatureScheme::EcdsaSecp384r1Sha384, digest, *signature).value());
+  EXPECT_TRUE(client->signMessage(staged->reference, "ecdsa_secp384r1_sha384", asBytes("hello"), std::chrono::steady_clock::now() + 20s));
+
+  ASSERT_TRUE(client->removeProfileIdentities("profile"));
+  EXPECT_EQ(Reason::NotFound, client->resolve(staged->reference).error().reason);
+  const AuditReport report = verifyAudit(folder.path()).value();
+  EXPECT_TRUE(report.findings.empty());
+  EXPECT_THAT(auditLines(), testing::Contains(testing::AllOf(HasSubstr("\"event\":\"sign\""), HasSubstr("\"outcome\":\"OK\""),
+                                                             HasSubstr("tls-client"), HasSubstr(staged->id))));
+}
+
+TEST_F(ServiceTest, ASecondProfileReplacesTheFirst) {
+  const IdentityInfo first = install();
+  ASSERT_TRUE(client->beginInstallation("i2"));
+  localapi::ImportRequest request = importRequest();
+  request.installation = "i2";
+  request.pkcs12 = pkcs12("secret", 8);
+  const IdentityInfo second = client->importPkcs12(std::move(request)).value();
+  ASSERT_TRUE(client->commitInstallation("i2", {"profile"}));
+  EXPECT_EQ(Reason::NotFound, client->resolve(first.reference).error().reason);
+  EXPECT_EQ("active", client->resolve(second.reference)->state);
+}
+
+TEST_F(ServiceTest, AbortLeavesNothing) {
+  ASSERT_TRUE(client->beginInstallation("i1"));
+  const IdentityInfo staged = client->importPkcs12(importRequest()).value();
+  ASSERT_TRUE(client->abortInstallation("i1"));
+  ASSERT_TRUE(client->abortInstallation("i1")) << "idempotent";
+  EXPECT_EQ(Reason::NotFound, client->show(staged.id).error().reason);
+  EXPECT_EQ(Reason::Conflict, client->importPkcs12(importRequest()).error().reason);
+}
+
+TEST_F(ServiceTest, AWrongPasswordInstallsNothing) {
+  ASSERT_TRUE(client->beginInstallation("i1"));
+  EXPECT_EQ(Reason::WrongPassword, client->importPkcs12(importRequest("wrong")).error().reason);
+  EXPECT_TRUE(client->importPkcs12(importRequest())) << "and the right one still works";
+}
+
+TEST_F(ServiceTest, EnrolsAnAcmeIdentityWithASoftwareKey) {
+  ASSERT_TRUE(client->beginInstallation("i1"));
+  const localapi::KeyRequest wanted{.installation = "i1", .payloadUuid = "A1", .keyType = "EC P-384"};
+  const localapi::KeyInfo key = client->createKey(wanted).value();
+  EXPECT_FALSE(key.existed);
+  const localapi::KeyInfo again = client->createKey(wanted).value();
+  EXPECT_TRUE(again.existed);
+  EXPECT_EQ(key.key, again.key);
+
+  enrolment::RequestParameters parameters;
+  parameters.subject = {{{"CN", "device"}}};
+  const auto request = enrolment::CertificationRequest::make(parameters, key.publicKey).value();
+  EXPECT_TRUE(client->signCertificationRequest(key.key, "ecdsa_secp384r1_sha384", request.info()));
+  const auto other = keys::SoftwareKey::generate(keys::KeyType::EcP384).value();
+  const auto foreign = enrolment::CertificationRequest::make(parameters, other->publicKey().spki).value();
+  EXPECT_EQ(Reason::KeyMismatch, client->signCertificationRequest(key.key, "ecdsa_secp384r1_sha384", foreign.info()).error().reason);
+  EXPECT_EQ(Reason::BadInput, client->signCertificationRequest(key.key, "ecdsa_secp384r1_sha384", clientContent()).error().reason);
+
+  localapi::BindRequest bind{.installation = "i1", .key = key.key, .source = "acme", .profileIdentifier = "p", .payloadIdentifier = "p.acme",
+                             .payloadUuid = "A1", .label = "ACME", .accessGroup = std::string(kGroup),
+                             .chain = {certificateForSpki(key.publicKey, 1)}, .attested = true};
+  EXPECT_EQ(Reason::BadInput, client->bindCertificate(bind).error().reason) << "a software key was never attested";
+  bind.attested = false;
+  bind.chain = {certificateForSpki(other->publicKey().spki, 1)};
+  EXPECT_EQ(Reason::KeyMismatch, client->bindCertificate(bind).error().reason);
+  bind.chain = {certificateForSpki(key.publicKey, 1)};
+  const Result<IdentityInfo> bound = client->bindCertificate(bind);
+  ASSERT_TRUE(bound) << bound.error().message;
+  EXPECT_EQ(20u, bound->reference.size());
+  EXPECT_EQ("cert", asText(ByteView(bound->reference).first(4)));
+  EXPECT_FALSE(bound->renewAfter.empty());
+  ASSERT_TRUE(client->commitInstallation("i1", {}));
+  EXPECT_TRUE(signTls(bound->reference, clientContent()));
+
+  // Renewal: same key, same reference, a new certificate.
+  const Bytes renewed = certificateForSpki(key.publicKey, 2);
+  EXPECT_EQ(Reason::KeyMismatch, client->renewCertificate(bound->id, {certificateForSpki(other->publicKey().spki, 2)}).error().reason);
+  const Result<IdentityInfo> after = client->renewCertificate(bound->id, {renewed});
+  ASSERT_TRUE(after) << after.error().message;
+  EXPECT_EQ(bound->reference, after->reference);
+  EXPECT_EQ("02", after->serial);
+  EXPECT_FALSE(store->identity(bound->id)->previousChain.empty());
+  EXPECT_TRUE(signTls(bound->reference, clientContent()));
+  // Confirmation follows the answer.
+  for (int attempt = 0; attempt < 1000 && !store->identity(bound->id)->previousChain.empty(); ++attempt) std::this_thread::yield();
+}
+
+TEST_F(ServiceTest, HardwareBoundWithoutATpmIsARefusalNeverASoftwareKey) {
+  ASSERT_TRUE(client->beginInstallation("i1"));
+  const Result<localapi::KeyInfo> key =
+      client->createKey({.installation = "i1", .payloadUuid = "A1", .keyType = "EC P-384", .hardwareBound = true});
+  ASSERT_FALSE(key);
+  EXPECT_EQ(Reason::Unsupported, key.error().reason);
+  EXPECT_THAT(key.error().message, HasSubstr("without a TPM"));
+  EXPECT_FALSE(store->keyFor("i1", "A1").value().has_value());
+  EXPECT_EQ(Reason::Unsupported, client->beginAkEnrolment().error().reason);
+}
+
+// The compromised caller: it has `tls-client`, and nothing else.
+TEST_F(ServiceTest, ATlsClientCanSignNothingButItsHandshake) {
+  const IdentityInfo identity = install();
+  grant(R"(usages = ["tls-client"])");
+  EXPECT_TRUE(signTls(identity.reference, clientContent()));
+  Bytes asServer(64, 0x20);
+  append(asServer, asBytes("TLS 1.3, server CertificateVerify"));
+  asServer.push_back(0);
+  asServer.insert(asServer.end(), 48, 0x42);
+  EXPECT_EQ(Reason::NotEntitled, signTls(identity.reference, asServer).error().reason);
+  EXPECT_EQ(Reason::BadInput, signTls(identity.reference, toBytes("pay mallory")).error().reason);
+  EXPECT_EQ(Reason::BadInput, signTls(identity.reference, toBytes("eyJhbGciOiJFUzM4NCJ9.eyJzdWIiOiJyb290In0")).error().reason);
+  enrolment::RequestParameters parameters;
+  parameters.subject = {{{"CN", "evil"}}};
+  const auto request = enrolment::CertificationRequest::make(parameters, identity.publicKey).value();
+  EXPECT_EQ(Reason::BadInput, signTls(identity.reference, request.info()).error().reason);
+  EXPECT_EQ(Reason::NotEntitled, signTls(identity.reference, Bytes(48, 1), false).error().reason) << "TLS 1.2 needs 'digest'";
+  EXPECT_EQ(Reason::NotEntitled, client->signMessage(identity.reference, "ecdsa_secp384r1_sha384", asBytes("x"), std::chrono::steady_clock::now() + 5s).error().reason);
+  EXPECT_EQ(Reason::NotEntitled, client->list().error().reason);
+  EXPECT_EQ(Reason::NotEntitled, client->beginInstallation("evil").error().reason);
+  EXPECT_EQ(Reason::NotEntitled, client->removeProfileIdentities("profile").error().reason);
+  EXPECT_EQ(403, raw.call("GET", "/v1/audit")->status);
+  // All of it stands in the log.
+  size_t refusals = 0;
+  for (const std::string& line : auditLines())
+    if (line.find("\"event\":\"sign\"") != std::string::npos && line.find("\"outcome\":\"OK\"") == std::string::npos) ++refusals;
+  EXPECT_EQ(6u, refusals);
+}
+
+TEST_F(ServiceTest, DigestsAreSignedUnderTheirOwnUsageOnly) {
+  const IdentityInfo identity = install();
+  grant(R"(usages = ["digest"])");
+  EXPECT_TRUE(signTls(identity.reference, Bytes(48, 1), false));
+  EXPECT_EQ(Reason::BadInput, signTls(identity.reference, Bytes(32, 1), false).error().reason);
+  EXPECT_EQ(Reason::NotEntitled, signTls(identity.reference, clientContent()).error().reason);
+}
+
+TEST_F(ServiceTest, WithoutAGrantNotEvenANameIsTold) {
+  const IdentityInfo identity = install();
+  ASSERT_TRUE(writeFileAtomically(grantsFolder / "10-test.toml", asBytes("[[grant]]\nname='x'\nexecutable='/bin/other'\naccess-groups='*'\nusages='list'\n"), 0644));
+  ASSERT_TRUE(service.reloadGrants().empty());
+  for (const Error& error : {client->list().error(), client->show(identity.id).error(), client->resolve(identity.reference).error(),
+                             signTls(identity.reference, clientContent()).error(), client->resolve(asBytes("nonsense")).error()}) {
+    EXPECT_EQ(Reason::NotEntitled, error.reason) << error.message;
+    EXPECT_EQ(errSecMissingEntitlement, error.osStatus);
+    EXPECT_THAT(error.message, testing::Not(HasSubstr("friendly")));
+  }
+  const localapi::ClientResponse status = raw.call("GET", "/v1/status").value();
+  EXPECT_EQ(200, status.status);
+  EXPECT_THAT(status.body, testing::Not(HasSubstr("identities")));
+}
+
+TEST_F(ServiceTest, IdentitiesOfOtherAccessGroupsDoNotExistInLists) {
+  const IdentityInfo identity = install();
+  grant(R"(usages = ["tls-client", "list"])", R"(["another.group"])");
+  EXPECT_THAT(client->list().value(), IsEmpty());
+  EXPECT_EQ(Reason::NotFound, client->show(identity.id).error().reason);
+  const Error refused = client->resolve(identity.reference).error();
+  EXPECT_EQ(Reason::NotEntitled, refused.reason);
+  EXPECT_THAT(refused.message, testing::Not(HasSubstr("friendly")));
+}
+
+TEST_F(ServiceTest, RefusalsCarryTheCallersConditions) {
+  grant("user = 64999\nusages = ['list']");
+  const localapi::ClientResponse response = raw.call("GET", "/v1/identities").value();
+  EXPECT_EQ(403, response.status);
+  EXPECT_THAT(response.body, HasSubstr("CALLER_UNVERIFIED"));
+  EXPECT_THAT(response.body, HasSubstr("the grant is for user 64999"));
+  EXPECT_THAT(response.body, HasSubstr("\"name\":\"not-traced\""));
+}
+
+TEST_F(ServiceTest, LimitsSignaturesPerGrant) {
+  const IdentityInfo identity = install();
+  grant("usages = ['tls-client']\nsignatures-per-minute = 1\nsignature-burst = 2");
+  EXPECT_TRUE(signTls(identity.reference, clientContent()));
+  EXPECT_TRUE(signTls(identity.reference, clientContent()));
+  const Result<Bytes> third = signTls(identity.reference, clientContent());
+  ASSERT_FALSE(third);
+  EXPECT_EQ(Reason::RateLimited, third.error().reason);
+}
+
+TEST_F(ServiceTest, SignsNothingThatCannotBeRecorded) {
+  const IdentityInfo identity = install();
+  const off_t size = static_cast<off_t>(std::filesystem::file_size(folder / "audit.log"));
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const auto previous = ::signal(SIGXFSZ, SIG_IGN);
+  const rlimit tight{static_cast<rlim_t>(size) + 10, before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &tight);
+  const Result<Bytes> refused = signTls(identity.reference, clientContent());
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  ::signal(SIGXFSZ, previous);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(Reason::Io, refused.error().reason);
+  EXPECT_TRUE(signTls(identity.reference, clientContent()));
+}
+
+TEST_F(ServiceTest, AKeyThatIsLostMakesALostIdentityAndHurtsNoOther) {
+  const IdentityInfo identity = install();
+  ring.fault = [] { return fail(Reason::IdentityLost, "the blob belongs to another TPM"); };
+  EXPECT_EQ(Reason::IdentityLost, signTls(identity.reference, clientContent()).error().reason);
+  ring.fault = nullptr;
+  const IdentityInfo lost = client->resolve(identity.reference).value();
+  EXPECT_EQ("lost", lost.state);
+  EXPECT_THAT(lost.stateDetail, HasSubstr("another TPM"));
+  EXPECT_EQ(Reason::IdentityLost, signTls(identity.reference, clientContent()).error().reason) << "and stays so";
+}
+
+TEST_F(ServiceTest, AKeyThatNeverAnswersIsAnsweredForAtTheDeadline) {
+  const IdentityInfo identity = install();
+  std::promise<void> release;
+  ring.fault = [future = release.get_future().share()]() -> Status {
+    future.wait();
+    return {};
+  };
+  EXPECT_EQ(Reason::DeadlineExceeded,
+            signTls(identity.reference, clientContent(), true, std::chrono::steady_clock::now() + 200ms).error().reason);
+  EXPECT_TRUE(client->list()) << "everything else goes on";
+  release.set_value();
+}
+
+TEST_F(ServiceTest, WatchersHearWhatTheyMaySee) {
+  std::promise<void> opened;
+  std::promise<std::vector<std::string>> heard;
+  std::stop_source stop;
+  std::jthread watcher([&] {
+    std::vector<std::string> lines;
+    (void)raw.follow("/v1/watch?since=0",
+                     [&](std::string_view line) {
+                       lines.emplace_back(line);
+                       return lines.size() < 2;
+                     },
+                     stop.get_token(), [&] { opened.set_value(); });
+    heard.set_value(lines);
+  });
+  opened.get_future().wait();
+  const IdentityInfo identity = install();
+  ASSERT_TRUE(client->removeProfileIdentities("profile"));
+  const std::vector<std::string> lines = heard.get_future().get();
+  ASSERT_EQ(2u, lines.size());
+  EXPECT_THAT(lines[0], HasSubstr("identity-added"));
+  EXPECT_THAT(lines[0], HasSubstr(identity.id));
+  EXPECT_THAT(lines[1], HasSubstr("identity-removed"));
+}
+
+TEST_F(ServiceTest, RefusesMalformedRequests) {
+  const auto status = [&](std::string_view method, std::string_view path, std::string_view body = {}, std::string_view type = "application/json") {
+    return raw.call(method, path, body, type)->status;
+  };
+  EXPECT_EQ(404, status("GET", "/v1/nothing"));
+  EXPECT_EQ(404, status("GET", "/"));
+  EXPECT_EQ(400, status("POST", "/v1/status", "{}"));
+  EXPECT_EQ(400, status("POST", "/v1/resolve", "{"));
+  EXPECT_EQ(400, status("POST", "/v1/resolve", "{}"));
+  EXPECT_EQ(400, status("POST", "/v1/resolve", R"({"reference":"AAAA","extra":1})"));
+  EXPECT_EQ(400, status("POST", "/v1/resolve", R"({"reference":5})"));
+  EXPECT_EQ(400, status("POST", "/v1/resolve", R"({"reference":"AAAA"})"));
+  EXPECT_EQ(400, status("POST", "/v1/resolve", R"({"reference":"AAAA"})", "text/plain"));
+  EXPECT_EQ(400, status("POST", "/v1/resolve", std::string(100'000, '[')));
+  EXPECT_EQ(400, status("POST", "/v1/installations/" + std::string(300, 'x'), "{}"));
+  EXPECT_EQ(400, status("GET", "/v1/watch?since=x"));
+  EXPECT_EQ(400, status("GET", "/v1/audit?limit=9999"));
+  EXPECT_EQ(404, status("POST", "/v1/keys/none/attest", R"({"qualifyingData":"AAAA"})"));
+  EXPECT_EQ(200, status("GET", "/v1/status"));
+}
+
+TEST_F(ServiceTest, ShowsAdministratorsCallersAuditAndGrants) {
+  EXPECT_THAT(raw.callJson("GET", "/v1/caller").value(), HasSubstr("\"grants\":[\"test\"]"));
+  const std::string check = raw.callJson("POST", "/v1/callers/check", R"({"pid":)" + std::to_string(::getpid()) + "}").value();
+  EXPECT_THAT(check, HasSubstr("[[grant]]"));
+  EXPECT_THAT(raw.callJson("POST", "/v1/callers/check", R"({"path":"/usr/bin/env"})").value(), HasSubstr("SHA-256"));
+  EXPECT_EQ(400, raw.call("POST", "/v1/callers/check", "{}")->status);
+  install();
+  EXPECT_THAT(raw.callJson("GET", "/v1/audit?limit=5").value(), HasSubstr("\"event\":\"commit\""));
+  EXPECT_THAT(raw.callJson("POST", "/v1/audit/verify").value(), HasSubstr("\"intact\":true"));
+  ASSERT_TRUE(writeFileAtomically(grantsFolder / "20-bad.toml", asBytes("[[grant]]\ncolour=1\n"), 0644));
+  const std::string reload = raw.callJson("POST", "/v1/grants/reload").value();
+  EXPECT_THAT(reload, HasSubstr("\"reloaded\":false"));
+  EXPECT_THAT(reload, HasSubstr("grant[0].colour"));
+  EXPECT_TRUE(client->list()) << "the old grants stay";
+}
+
+TEST_F(ServiceTest, RefusalsCannotPushTheLogOut) {
+  grant("usages = ['list']");
+  for (int index = 0; index < 60; ++index) EXPECT_FALSE(client->beginInstallation("x"));
+  size_t lines = 0;
+  for (const std::string& line : auditLines())
+    if (line.find("NOT_ENTITLED") != std::string::npos) ++lines;
+  EXPECT_LE(lines, 25u);
+}
+
+TEST_F(ServiceTest, ManyCallersAtOnceAllGetAnswers) {
+  const IdentityInfo identity = install();
+  grant("usages = ['tls-client']\nsignatures-per-minute = 100000\nsignature-burst = 1000");
+  std::atomic<int> good = 0, busy = 0, other = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int thread = 0; thread < 32; ++thread)
+      threads.emplace_back([&] {
+        const auto own = localapi::makeIdentityClient(folder / "identity.sock");
+        for (int index = 0; index < 5; ++index) {
+          const Result<Bytes> signature = own->signTls({.reference = identity.reference, .scheme = "ecdsa_secp384r1_sha384", .tls13 = true, .content = clientContent()},
+                                                       std::chrono::steady_clock::now() + 30s);
+          ++(signature ? good : signature.error().reason == Reason::Busy ? busy : other);
+        }
+      });
+  }
+  EXPECT_EQ(160, good + busy);
+  EXPECT_GT(good, 0);
+  EXPECT_EQ(0, other);
+}
+
+}  // namespace
+}  // namespace wayleave::broker
