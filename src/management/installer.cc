@@ -221,7 +221,8 @@ Result<uint64_t> Installer::commit(const std::string& installation, const std::s
 void Installer::abort(const std::string& installation) {
   // When identityd is away now, it is told at the next recover(): it holds an installation that we do not know.
   if (const Status aborted = parts_.agent.abortInstallation(installation); !aborted)
-    log::failure("identityd was not told of the abort", aborted.error(), {{"installation", installation}});
+    log::warn("identityd was not told of the abort",
+              {{"installation", installation}, {"error", describe(aborted.error())}});
   if (const Status forgotten = parts_.store.forget(installation); !forgotten)
     log::failure("cannot forget an installation", forgotten.error(), {{"installation", installation}});
   if (parts_.enroller != nullptr) parts_.enroller->settled(installation, false);
@@ -323,9 +324,12 @@ bool Installer::abortStrangers() {
   const Result<std::vector<std::string>> pending = parts_.agent.pendingInstallations();
   const Result<std::vector<ProfileRecord>> known = parts_.store.unfinished();
   if (!pending || !known) {
-    log::failure("cannot compare installations with identityd", pending ? known.error() : pending.error());
+    // Once, not every few seconds while identityd is away.
+    if (!std::exchange(complained_, true))
+      log::failure("cannot compare installations with identityd yet", pending ? known.error() : pending.error());
     return false;
   }
+  complained_ = false;
   bool all = true;
   for (const std::string& installation : *pending) {
     if (std::ranges::find(*known, installation, &ProfileRecord::installation) != known->end()) continue;

@@ -82,6 +82,7 @@ class Installer {
   Parts parts_;
   Progress progress_;
   Changed changed_;
+  bool complained_ = false;  // that identityd cannot be compared with
 };
 
 }  // namespace wayleave::management

@@ -29,15 +29,14 @@ struct RunOptions {
   int stopTimeout = 30;
 };
 
-// An established download may take a while to drain; then it is cut, as systemd would do.
+// Who a daemon runs as: the option; else, for real root, the user that the Debian package makes; else whoever we are.
 Result<std::optional<sandbox::Account>> accountFor(const std::string& option, std::string_view usual,
                                                    std::initializer_list<std::string_view> groups = {}) {
   if (option.empty() && geteuid() != 0) return std::nullopt;
-  // Root inside a user namespace that maps nobody else cannot become anybody else.
-  if (option.empty() && !std::filesystem::exists("/proc/self/uid_map")) return std::nullopt;
   if (option.empty()) {
     Result<sandbox::Account> account = sandbox::findAccount(usual, groups);
     if (account) return std::move(*account);
+    // Root inside a user namespace that maps nobody else cannot become anybody else; a full map ends at 2^32 - 1.
     const Result<Bytes> map = readFile("/proc/self/uid_map", 65536);
     const bool realRoot = map && asText(*map).find("4294967295") != std::string_view::npos;
     if (!realRoot) return std::nullopt;

@@ -198,7 +198,7 @@ void Supervisor::cleanUp(const Daemon& daemon) {
   if (daemon.spec.cleanup.empty()) return;
   const Result<pid_t> pid = spawn(daemon.spec, daemon.spec.cleanup);
   if (!pid) return log::failure("cannot clean up", pid.error(), {{"daemon", daemon.spec.name}});
-  // Bounded by an alarm of the child's own: a hung cleanup must not hang the supervisor.
+  // A hung cleanup must not hang the supervisor.
   const Steady deadline = steady_clock::now() + kCleanupTimeout;
   int status = 0;
   while (waitpid(*pid, &status, WNOHANG) == 0) {
