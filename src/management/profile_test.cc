@@ -3,6 +3,9 @@
 
 #include "management/profile.h"
 
+#include <filesystem>
+
+#include "base/file.h"
 #include "management/profile_test_support.h"
 
 namespace wayleave::management {
@@ -256,6 +259,21 @@ TEST(ProfileQuirks, Quirk23_ConsentTextInBothNestings) {
   ASSERT_TRUE(nested.profile) << all(nested);
   EXPECT_EQ(nested.profile->consentText.at("en"), "Agree?");
   EXPECT_ERROR(import(with(proxyProfile(), {{"ConsentText", dict({{"en", 1}})}})), "ConsentText.en");
+}
+
+TEST(Examples, ImportWithoutAnError) {
+  size_t seen = 0;
+  for (const auto& file : std::filesystem::directory_iterator(WAYLEAVE_SOURCE_DIR "/examples")) {
+    if (file.path().extension() != ".mobileconfig") continue;
+    SCOPED_TRACE(file.path());
+    const auto result = importProfile(readFile(file.path(), 1 << 20).value(), {.now = kNow});
+    ASSERT_TRUE(result.profile) << all(result);
+    for (const Finding& finding : result.findings)  // their certificates are as old as the last time they were made
+      EXPECT_NE(finding.message.find("the certificate"), std::string::npos) << describe(finding);
+    EXPECT_EQ(proxyConfigurations(*result.profile).size(), 1u);
+    ++seen;
+  }
+  EXPECT_GE(seen, 1u);
 }
 
 TEST(Findings, ASingleErrorKeepsItsHint) {
