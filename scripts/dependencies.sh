@@ -6,7 +6,7 @@ set -euo pipefail
 build=(g++ cmake ninja-build make pkg-config git ca-certificates mold
   libboost1.81-dev libssl-dev libexpat1-dev libnghttp2-dev libcurl4-openssl-dev nlohmann-json3-dev libtss2-dev libsqlite3-dev
   libnftables-dev libmnl-dev libcli11-dev libspdlog-dev libfmt-dev libtomlplusplus-dev prometheus-cpp-dev
-  libgtest-dev libgmock-dev libseccomp-dev libcap-dev)
+  libgtest-dev libgmock-dev libseccomp-dev libcap-dev libp11-kit-dev)
 lab=(python3 python3-cryptography python3-cbor2 openssl curl iproute2 nftables procps util-linux squid-openssl nginx-light
   swtpm swtpm-tools tpm2-tools)
 fuzz=(clang-19 libclang-rt-19-dev llvm-19)
