@@ -84,15 +84,18 @@ Status AuditLog::continueChain() {
     }
   }
   if (text.empty()) {
-    if (const Result<Bytes> older = readFile(logPath(folder_, 1), static_cast<size_t>(limits_.fileBytes) + kMostLineBytes))
+    if (const Result<Bytes> older =
+            readFile(logPath(folder_, 1), static_cast<size_t>(limits_.fileBytes) + kMostLineBytes))
       text = std::string(asText(ByteView(*older).last(std::min(older->size(), 2 * kMostLineBytes))));
   }
   if (!text.empty()) {
     text.pop_back();
     const size_t start = text.rfind('\n');
-    const Result<AuditLine> last = parseAuditLine(std::string_view(text).substr(start == std::string::npos ? 0 : start + 1));
+    const Result<AuditLine> last =
+        parseAuditLine(std::string_view(text).substr(start == std::string::npos ? 0 : start + 1));
     if (!last)
-      return fail(Reason::BadInput, fmt::format("the last line of {} cannot be continued: {}", logPath(folder_, 0), last.error().message),
+      return fail(Reason::BadInput,
+                  fmt::format("the last line of {} cannot be continued: {}", logPath(folder_, 0), last.error().message),
                   "look at it with `wayleave audit verify`, then move the log away; a new one begins");
     sequence_ = last->sequence;
     hash_ = last->hash;
@@ -112,7 +115,8 @@ Status AuditLog::append(const AuditEntry& entry) {
     if (const Status rotated = rotate(); !rotated) return rotated;
   if (Status written = writeLine(entry); !written) return written;
   // Where a forger with our rights cannot reach: the system's log.
-  log::info("audit", {{"seq", std::to_string(sequence_)}, {"event", entry.event}, {"outcome", entry.outcome}, {"hash", hash_}});
+  log::info("audit",
+            {{"seq", std::to_string(sequence_)}, {"event", entry.event}, {"outcome", entry.outcome}, {"hash", hash_}});
   return {};
 }
 
@@ -126,7 +130,8 @@ Status AuditLog::writeLine(const AuditEntry& entry) {
       const Error error = errnoError(errno, "write the audit log");
       if (done > 0 && ::ftruncate(file_.borrow(), size_) != 0)
         log::error("part of a line remains in the audit log", {{"bytes", std::to_string(done)}});
-      return fail(error.reason, error.message, "make room for the audit log: nothing is signed that cannot be recorded");
+      return fail(error.reason, error.message,
+                  "make room for the audit log: nothing is signed that cannot be recorded");
     }
     done += static_cast<size_t>(wrote);
   }
@@ -149,7 +154,8 @@ void AuditLog::writeHead() {
 Status AuditLog::rotate() {
   ::fdatasync(file_.borrow());
   // What the oldest file holds leaves the chain: the head remembers where it now begins.
-  if (const Result<Bytes> leaving = readFile(logPath(folder_, limits_.files), static_cast<size_t>(limits_.fileBytes) + kMostLineBytes)) {
+  if (const Result<Bytes> leaving =
+          readFile(logPath(folder_, limits_.files), static_cast<size_t>(limits_.fileBytes) + kMostLineBytes)) {
     const std::string_view text = asText(*leaving);
     const size_t end = text.rfind('\n', text.size() - 2);
     const std::string_view line = text.substr(end == std::string_view::npos ? 0 : end + 1);
@@ -174,7 +180,8 @@ Result<std::vector<std::string>> AuditLog::tail(size_t count) const {
   std::vector<std::string> lines;
   const std::lock_guard lock(mutex_);
   for (int age = 0; age <= limits_.files && lines.size() < count; ++age) {
-    const Result<Bytes> bytes = readFile(logPath(folder_, age), static_cast<size_t>(limits_.fileBytes) + kMostLineBytes);
+    const Result<Bytes> bytes =
+        readFile(logPath(folder_, age), static_cast<size_t>(limits_.fileBytes) + kMostLineBytes);
     if (!bytes) {
       if (bytes.error().reason == Reason::NotFound) break;
       return propagate(bytes.error());

@@ -2,15 +2,16 @@
 
 // What was asked of the identities and what became of it: JSON lines, only ever appended, each bound to the one before.
 //
-//   {"seq":7,"time":"2026-11-24T03:26:25Z","event":"sign","outcome":"OK",…,"prev":"<hash of line 6>","hash":"<this line's>"}
+//   {"seq":7,"time":"2026-11-24T03:26:25Z","event":"sign","outcome":"OK",…,"prev":"<hash of line 6>","hash":"<this
+//   line's>"}
 //
-// `hash` is SHA-256 over the line's bytes up to `,"hash":`. A line removed, altered or moved breaks the chain behind it;
-// lines cut from the end contradict `audit.head`, a small file beside the log with the last line's number and hash. Not shown: a
-// forger with identityd's own rights who rewrites all of it, head included. Lines are also sent to the system's log as they
-// are made (number and hash), where such a forger cannot reach.
+// `hash` is SHA-256 over the line's bytes up to `,"hash":`. A line removed, altered or moved breaks the chain behind
+// it; lines cut from the end contradict `audit.head`, a small file beside the log with the last line's number and hash.
+// Not shown: a forger with identityd's own rights who rewrites all of it, head included. Lines are also sent to the
+// system's log as they are made (number and hash), where such a forger cannot reach.
 //
-// Order is by number, so a clock that jumps does no harm. A line is in the kernel when append() returns and on disk within
-// a second. Files: audit.log, then audit.log.1 … after rotation; the chain goes on from file to file.
+// Order is by number, so a clock that jumps does no harm. A line is in the kernel when append() returns and on disk
+// within a second. Files: audit.log, then audit.log.1 … after rotation; the chain goes on from file to file.
 
 #include <condition_variable>
 #include <memory>
@@ -45,9 +46,9 @@ struct AuditLimits {
 
 class AuditLog {
  public:
-  // `folder` exists. Continues the chain; a line torn by a crash is cut off and the fact recorded as an entry, and so is
-  // a log that ends before its head says. Errors: Io, BadInput (the last line is not one of ours: the log is kept as it is and
-  // nothing is signed; move it away).
+  // `folder` exists. Continues the chain; a line torn by a crash is cut off and the fact recorded as an entry, and so
+  // is a log that ends before its head says. Errors: Io, BadInput (the last line is not one of ours: the log is kept as
+  // it is and nothing is signed; move it away).
   static Result<std::unique_ptr<AuditLog>> open(const std::string& folder, const Clock& clock, AuditLimits limits = {});
   ~AuditLog();
 
@@ -90,8 +91,8 @@ struct AuditFinding {
 };
 struct AuditReport {
   uint64_t lines = 0;
-  uint64_t first = 0, last = 0;         // numbers
-  std::vector<AuditFinding> findings;   // empty: intact. Bounded; the first ones tell where to look
+  uint64_t first = 0, last = 0;        // numbers
+  std::vector<AuditFinding> findings;  // empty: intact. Bounded; the first ones tell where to look
 };
 // Reads everything. Safe beside a running log: lines appended meanwhile are left out. Errors: Io, NotFound (no log).
 Result<AuditReport> verifyAudit(const std::string& folder);

@@ -15,15 +15,17 @@ constexpr size_t kHexDigest = 64;
 // Sentences may quote what a caller sent.
 constexpr size_t kMostTextBytes = 1024;
 
-std::string jsonString(std::string_view text) { return localapi::dump(nlohmann::json(std::string(text.substr(0, kMostTextBytes)))); }
+std::string jsonString(std::string_view text) {
+  return localapi::dump(nlohmann::json(std::string(text.substr(0, kMostTextBytes))));
+}
 
 }  // namespace
 
 std::string auditGenesis() { return std::string(kHexDigest, '0'); }
 
 std::string auditLine(const AuditEntry& entry, uint64_t sequence, std::string_view time, std::string_view previous) {
-  std::string line = fmt::format("{{\"seq\":{},\"time\":\"{}\",\"event\":{},\"outcome\":{}", sequence, time, jsonString(entry.event),
-                                 jsonString(entry.outcome));
+  std::string line = fmt::format("{{\"seq\":{},\"time\":\"{}\",\"event\":{},\"outcome\":{}", sequence, time,
+                                 jsonString(entry.event), jsonString(entry.outcome));
   const auto member = [&](std::string_view name, const std::string& value) {
     if (!value.empty()) line += fmt::format(",\"{}\":{}", name, jsonString(value));
   };
@@ -44,12 +46,14 @@ std::string auditLine(const AuditEntry& entry, uint64_t sequence, std::string_vi
 
 Result<AuditLine> parseAuditLine(std::string_view line) {
   const size_t tail = kHashMember.size() + kHexDigest + 2;
-  if (line.size() <= tail || line.substr(line.size() - tail, kHashMember.size()) != kHashMember || !line.ends_with("\"}"))
+  if (line.size() <= tail || line.substr(line.size() - tail, kHashMember.size()) != kHashMember ||
+      !line.ends_with("\"}"))
     return fail(Reason::BadInput, "it does not end with a hash");
   const std::string_view body = line.substr(0, line.size() - tail);
   AuditLine out;
   out.hash = std::string(line.substr(line.size() - kHexDigest - 2, kHexDigest));
-  if (toHex(sha256(asBytes(body))) != out.hash) return fail(Reason::SignatureInvalid, "its contents do not fit its hash: it was altered");
+  if (toHex(sha256(asBytes(body))) != out.hash)
+    return fail(Reason::SignatureInvalid, "its contents do not fit its hash: it was altered");
   const Result<nlohmann::json> json = localapi::parseJson(line);
   if (!json || !json->is_object()) return fail(Reason::BadInput, "it is not JSON");
   const auto text = [&](const char* name) {

@@ -18,10 +18,13 @@ using testing::HasSubstr;
 
 class AuditTest : public testing::Test {
  protected:
-  std::unique_ptr<AuditLog> open(AuditLimits limits = {}) { return AuditLog::open(folder.path(), clock, limits).value(); }
+  std::unique_ptr<AuditLog> open(AuditLimits limits = {}) {
+    return AuditLog::open(folder.path(), clock, limits).value();
+  }
   void fill(int count) {
     const auto log = open();
-    for (int index = 0; index < count; ++index) ASSERT_TRUE(log->append({.event = "sign", .outcome = "OK", .identity = std::to_string(index)}));
+    for (int index = 0; index < count; ++index)
+      ASSERT_TRUE(log->append({.event = "sign", .outcome = "OK", .identity = std::to_string(index)}));
   }
   std::vector<std::string> lines() {
     std::istringstream in(std::string(asText(readFile(folder / "audit.log", 1 << 24).value())));
@@ -175,7 +178,8 @@ TEST_F(AuditTest, LeavesNothingOfALineThatDoesNotFitOnTheDisk) {
 
 TEST_F(AuditTest, KeepsOutsideTextInOneLine) {
   const auto log = open();
-  ASSERT_TRUE(log->append({.event = "sign", .outcome = "OK", .executable = "/tmp/a\"},\n{\"seq\":9", .detail = "\xff\xfe\n"}));
+  ASSERT_TRUE(
+      log->append({.event = "sign", .outcome = "OK", .executable = "/tmp/a\"},\n{\"seq\":9", .detail = "\xff\xfe\n"}));
   EXPECT_EQ(1u, lines().size());
   EXPECT_TRUE(findings().empty());
 }

@@ -33,7 +33,9 @@ class Walk {
 
   AuditReport finish(const std::string& newest) {
     if (head_ != nullptr && head_->last > report_.last)
-      found(newest, 0, fmt::format("the log ends with line {}, but its head says {}: lines were cut off", report_.last, head_->last));
+      found(newest, 0,
+            fmt::format("the log ends with line {}, but its head says {}: lines were cut off", report_.last,
+                        head_->last));
     else if (head_ != nullptr && headHash_ && *headHash_ != head_->hash)
       found(newest, 0, fmt::format("line {} is not the one its head names", head_->last));
     return std::move(report_);
@@ -54,13 +56,16 @@ class Walk {
     }
     if (report_.last == 0 && !broken_) {
       report_.first = parsed->sequence;
-      if (parsed->sequence == 1 && parsed->previous != auditGenesis()) found(file, number, "the first line names a predecessor");
+      if (parsed->sequence == 1 && parsed->previous != auditGenesis())
+        found(file, number, "the first line names a predecessor");
       if (head_ != nullptr && parsed->sequence > head_->first)
-        found(file, number, fmt::format("the log begins with line {}, it should begin with {}", parsed->sequence, head_->first));
+        found(file, number,
+              fmt::format("the log begins with line {}, it should begin with {}", parsed->sequence, head_->first));
     } else if (!broken_) {
       if (parsed->sequence != report_.last + 1)
-        found(file, number, fmt::format("line {} follows line {}: {}", parsed->sequence, report_.last,
-                                        parsed->sequence > report_.last + 1 ? "lines were removed" : "lines were reordered"));
+        found(file, number,
+              fmt::format("line {} follows line {}: {}", parsed->sequence, report_.last,
+                          parsed->sequence > report_.last + 1 ? "lines were removed" : "lines were reordered"));
       else if (parsed->previous != hash_)
         found(file, number, "it does not continue the line before it");
     }
@@ -87,7 +92,8 @@ Result<AuditReport> verifyAudit(const std::string& folder) {
 
   int oldest = 0;
   struct stat info{};
-  while (oldest < kMostFiles && ::stat(fmt::format("{}/audit.log.{}", folder, oldest + 1).c_str(), &info) == 0) ++oldest;
+  while (oldest < kMostFiles && ::stat(fmt::format("{}/audit.log.{}", folder, oldest + 1).c_str(), &info) == 0)
+    ++oldest;
   Walk walk(head ? &*head : nullptr);
   for (int age = oldest; age >= 0; --age) {
     const std::string name = age == 0 ? "audit.log" : fmt::format("audit.log.{}", age);
@@ -99,7 +105,9 @@ Result<AuditReport> verifyAudit(const std::string& folder) {
     walk.file(name, whole);
   }
   AuditReport report = walk.finish("audit.log");
-  if (!head) report.findings.push_back({"audit.head", 0, "the head is missing or unreadable: lines cut from the end cannot be noticed"});
+  if (!head)
+    report.findings.push_back(
+        {"audit.head", 0, "the head is missing or unreadable: lines cut from the end cannot be noticed"});
   return report;
 }
 

@@ -30,7 +30,8 @@ void judgeTracing(const Observation& seen, Verdict& verdict) {
   else if (*seen.tracer == 0)
     set(verdict, ConditionName::NotTraced, true, "no debugger is attached");
   else
-    set(verdict, ConditionName::NotTraced, false, fmt::format("process {} traces it", *seen.tracer), "detach the debugger");
+    set(verdict, ConditionName::NotTraced, false, fmt::format("process {} traces it", *seen.tracer),
+        "detach the debugger");
 
   if (!seen.dumpable)
     set(verdict, ConditionName::Undumpable, false, "whether it is dumpable cannot be told");
@@ -54,8 +55,9 @@ void judgeEnvironment(const Observation& seen, Verdict& verdict) {
     set(verdict, ConditionName::UserNamespace, false, "its user namespace could not be read");
   else
     set(verdict, ConditionName::UserNamespace, *seen.sameUserNamespace,
-        *seen.sameUserNamespace ? "it is in the broker's user namespace"
-                                : "it is in a user namespace of its own, where it can mount any library over the real one",
+        *seen.sameUserNamespace
+            ? "it is in the broker's user namespace"
+            : "it is in a user namespace of its own, where it can mount any library over the real one",
         "run it outside of a user namespace");
 }
 
@@ -65,10 +67,12 @@ void judgeConnection(const Observation& seen, Verdict& verdict) {
       return set(verdict, ConditionName::Connection, true,
                  fmt::format("the connection is {}, closed on exec: this program made it", seen.connectionDetail));
     case ConnectionFinding::Inherited:
-      return set(verdict, ConditionName::Connection, false,
-                 fmt::format("the connection is {}, but not closed on exec: another program may have made it and then become "
-                             "this one", seen.connectionDetail),
-                 "the client must open its socket with SOCK_CLOEXEC");
+      return set(
+          verdict, ConditionName::Connection, false,
+          fmt::format("the connection is {}, but not closed on exec: another program may have made it and then become "
+                      "this one",
+                      seen.connectionDetail),
+          "the client must open its socket with SOCK_CLOEXEC");
     case ConnectionFinding::Elsewhere:
       return set(verdict, ConditionName::Connection, false,
                  "the process that connected no longer holds the connection: " + seen.connectionDetail);
@@ -126,7 +130,8 @@ void CallerVerifier::judgeImage(const Observation& seen, Verdict& verdict) {
   }
 
   struct stat info{};
-  if (::fstat(seen.image.borrow(), &info) != 0) return set(verdict, ConditionName::Path, false, "its executable cannot be examined");
+  if (::fstat(seen.image.borrow(), &info) != 0)
+    return set(verdict, ConditionName::Path, false, "its executable cannot be examined");
   if (seen.executable.ends_with(kDeleted))
     return set(verdict, ConditionName::Path, false, "its executable was removed or replaced since it started",
                "restart the program");
@@ -136,7 +141,8 @@ void CallerVerifier::judgeImage(const Observation& seen, Verdict& verdict) {
   verdict.owner = path->owner;
   verdict.mode = path->mode;
   set(verdict, ConditionName::Path, true,
-      fmt::format("{} and all folders above belong to trusted owners and are writable by nobody else", seen.executable));
+      fmt::format("{} and all folders above belong to trusted owners and are writable by nobody else",
+                  seen.executable));
 }
 
 // A preloaded library can wipe its variable from the environment; it is harder to hide from the map of the process.
@@ -153,12 +159,14 @@ void CallerVerifier::judgeCode(const Observation& seen, Verdict& verdict) const 
     if (path.starts_with("/memfd:") || path.starts_with("/dev/shm/")) return flag("memory that has no file");
     const Result<PathOwner> owner = checkPath(path, owners_, nullptr);
     if (owner) continue;
-    // An upgraded library stays mapped as deleted until the program restarts; its folder still tells who could put it there.
+    // An upgraded library stays mapped as deleted until the program restarts; its folder still tells who could put it
+    // there.
     if (deleted && owner.error().reason == Reason::NotFound) continue;
     if (path == verdict.executable) continue;  // judged by its own condition
     return flag(owner.error().message);
   }
-  set(verdict, ConditionName::MappedCode, true, fmt::format("all {} files of code belong to trusted owners", seen.code.size()));
+  set(verdict, ConditionName::MappedCode, true,
+      fmt::format("all {} files of code belong to trusted owners", seen.code.size()));
 }
 
 Result<Verdict> CallerVerifier::judge(const localapi::Peer& peer) {
@@ -189,7 +197,8 @@ Result<Verdict> CallerVerifier::judge(const localapi::Peer& peer) {
   // After everything that was read: what has ended by now may have been somebody else's number in between.
   const bool alive = stillAlive(peer.pidfd.borrow());
   set(verdict, ConditionName::Alive, alive,
-      alive ? fmt::format("process {} is the one that connected", peer.pid) : "the process that connected ended while it was examined");
+      alive ? fmt::format("process {} is the one that connected", peer.pid)
+            : "the process that connected ended while it was examined");
   return verdict;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// Which program is asking, and how sure the broker is. A verdict is a list of conditions, each held or not with a sentence,
-// so that a refusal can say which one failed. Grants (broker/grants.h) say which conditions they need.
+// Which program is asking, and how sure the broker is. A verdict is a list of conditions, each held or not with a
+// sentence, so that a refusal can say which one failed. Grants (broker/grants.h) say which conditions they need.
 //
 // What no condition can show: that an approved process has not been taken over by its own user (ptrace before the
 // request, a debugger that detached, a scrubbed environment), or by root. docs/threat-model.md says so too.
@@ -29,10 +29,11 @@ enum class ConditionName : uint8_t {
   MappedCode,       // every library it runs is owned by trusted owners
   UserNamespace,    // it lives in the broker's user namespace
   Connection,       // it, as it is now, made the connection
-  Undumpable,       // other processes of its user cannot attach to it; few programs are, so grants ask for it explicitly
+  Undumpable,  // other processes of its user cannot attach to it; few programs are, so grants ask for it explicitly
 };
 inline constexpr size_t kConditionCount = 10;
-std::string_view text(ConditionName name);  // "alive", "executable", "path", "digest", "not-traced", "loader-variables", …
+std::string_view text(
+    ConditionName name);  // "alive", "executable", "path", "digest", "not-traced", "loader-variables", …
 Result<ConditionName> parseCondition(std::string_view name);
 
 struct Condition {
@@ -65,10 +66,11 @@ class CallerVerifier {
   CallerVerifier(Witness& witness, const Clock& clock, TrustedOwners owners = TrustedOwners::ofThisMachine())
       : witness_(witness), owners_(std::move(owners)), digests_(clock) {}
 
-  // Thread-safe. Blocks: about 0.2 ms, once per new executable the time to hash it. Errors: Unavailable (nobody can be verified now).
+  // Thread-safe. Blocks: about 0.2 ms, once per new executable the time to hash it. Errors: Unavailable (nobody can be
+  // verified now).
   Result<Verdict> verify(const localapi::Peer& peer);
-  // For writing a grant: what would be seen of a running process (`connection` is not looked at), or of a program on disk.
-  // Errors: NotFound, Unavailable; Untrusted and BadInput for a path.
+  // For writing a grant: what would be seen of a running process (`connection` is not looked at), or of a program on
+  // disk. Errors: NotFound, Unavailable; Untrusted and BadInput for a path.
   Result<Verdict> examineProcess(pid_t pid);
   Result<Verdict> examineFile(const std::string& path, uid_t payer);
 

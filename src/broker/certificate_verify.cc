@@ -59,14 +59,17 @@ using RequestInfo = Handle<X509_REQ_INFO, X509_REQ_INFO_free>;
 
 Status checkClientCertificateVerify(keys::SignatureScheme scheme, ByteView content) {
   if (!allowedInTls13(scheme))
-    return refuse(Reason::Unsupported, fmt::format("TLS 1.3 does not allow {} in CertificateVerify", keys::text(scheme)));
+    return refuse(Reason::Unsupported,
+                  fmt::format("TLS 1.3 does not allow {} in CertificateVerify", keys::text(scheme)));
   const size_t prefix = kPadding + kClientContext.size() + 1;
   const bool padded = content.size() >= kPadding &&
                       std::ranges::all_of(content.first(kPadding), [](uint8_t byte) { return byte == 0x20; });
-  if (!padded) return refuse(Reason::BadInput, fmt::format("not a CertificateVerify of TLS 1.3 but {}", looksLike(content)));
+  if (!padded)
+    return refuse(Reason::BadInput, fmt::format("not a CertificateVerify of TLS 1.3 but {}", looksLike(content)));
   const std::string_view afterPadding = asText(content.subspan(kPadding));
   if (afterPadding.starts_with(kServerContext))
-    return refuse(Reason::NotEntitled, "this is the CertificateVerify of a TLS server: a device identity never acts as a server");
+    return refuse(Reason::NotEntitled,
+                  "this is the CertificateVerify of a TLS server: a device identity never acts as a server");
   if (!afterPadding.starts_with(kClientContext) || content.size() <= prefix - 1 || content[prefix - 1] != 0)
     return refuse(Reason::BadInput, "the context string is not \"TLS 1.3, client CertificateVerify\"");
   const size_t hash = content.size() - prefix;
@@ -84,7 +87,8 @@ Status checkDigest(keys::SignatureScheme scheme, ByteView digest) {
 
 Status checkCertificationRequestInfo(ByteView der, ByteView spki) {
   const auto malformed = [](std::string why) {
-    return fail(Reason::BadInput, "this is not the DER of a CertificationRequestInfo: " + std::move(why), {}, errSecDecode);
+    return fail(Reason::BadInput, "this is not the DER of a CertificationRequestInfo: " + std::move(why), {},
+                errSecDecode);
   };
   if (der.empty() || der.size() > kMostRequestBytes) return malformed(fmt::format("{} octets", der.size()));
   const uint8_t* cursor = der.data();

@@ -65,7 +65,9 @@ TEST(CertificateVerify, RefusesEveryOtherShape) {
 }
 
 TEST(CertificateVerify, SaysWhatWasTried) {
-  const auto message = [](std::string_view text) { return checkClientCertificateVerify(kScheme, asBytes(text)).error().message; };
+  const auto message = [](std::string_view text) {
+    return checkClientCertificateVerify(kScheme, asBytes(text)).error().message;
+  };
   EXPECT_NE(std::string::npos, message("eyJhbGciOiJFUzM4NCJ9.eyJzdWIiOiJyb290In0").find("JSON web token"));
   EXPECT_NE(std::string::npos, message("transfer 100 to mallory").find("a text"));
   EXPECT_NE(std::string::npos, message(std::string(48, '\1')).find("bare digest"));
@@ -96,7 +98,8 @@ TEST(CertificationRequestInfo, MustCarryTheKeysOwnPublicKey) {
   Bytes longer = request.info();
   longer.push_back(0);
   EXPECT_EQ(Reason::BadInput, checkCertificationRequestInfo(longer, key->publicKey().spki).error().reason);
-  EXPECT_EQ(Reason::BadInput, checkCertificationRequestInfo(content(kClient, 48), key->publicKey().spki).error().reason);
+  EXPECT_EQ(Reason::BadInput,
+            checkCertificationRequestInfo(content(kClient, 48), key->publicKey().spki).error().reason);
 }
 
 }  // namespace

@@ -17,7 +17,9 @@ using BioPtr = Handle<BIO, BIO_free_all>;
 std::string nameText(const X509_NAME* name) {
   const BioPtr out(BIO_new(BIO_s_mem()));
   // RFC 2253's escaping is RFC 4514's; UTF-8 stays readable.
-  if (!out || X509_NAME_print_ex(out.get(), name, 0, XN_FLAG_RFC2253 & ~static_cast<unsigned long>(ASN1_STRFLGS_ESC_MSB)) < 0) return {};
+  if (!out ||
+      X509_NAME_print_ex(out.get(), name, 0, XN_FLAG_RFC2253 & ~static_cast<unsigned long>(ASN1_STRFLGS_ESC_MSB)) < 0)
+    return {};
   char* data = nullptr;
   const long length = BIO_get_mem_data(out.get(), &data);
   return {data, static_cast<size_t>(length)};
@@ -38,7 +40,8 @@ Result<Wall> timeOf(const ASN1_TIME* time) {
   tm parts{};
   if (ASN1_TIME_to_tm(time, &parts) != 1) return fail(Reason::BadInput, "the certificate's validity is not a time");
   using namespace std::chrono;
-  const sys_days date = year{parts.tm_year + 1900} / month{static_cast<unsigned>(parts.tm_mon + 1)} / day{static_cast<unsigned>(parts.tm_mday)};
+  const sys_days date = year{parts.tm_year + 1900} / month{static_cast<unsigned>(parts.tm_mon + 1)} /
+                        day{static_cast<unsigned>(parts.tm_mday)};
   return Wall{date} + hours{parts.tm_hour} + minutes{parts.tm_min} + seconds{parts.tm_sec};
 }
 

@@ -55,16 +55,19 @@ Result<std::string> DigestCache::digest(const Fd& file, uid_t uid) {
     const std::lock_guard lock(mutex_);
     if (const auto found = known_.find(identity); found != known_.end()) return found->second;
     if (before.st_size > kMostBytes)
-      return fail(Reason::BadInput, fmt::format("the executable is larger than {} MiB and is not hashed", kMostBytes >> 20));
+      return fail(Reason::BadInput,
+                  fmt::format("the executable is larger than {} MiB and is not hashed", kMostBytes >> 20));
     const Steady now = clock_.now();
-    if (budgets_.size() >= kMostBudgets) std::erase_if(budgets_, [&](const auto& entry) { return entry.second.full(now); });
+    if (budgets_.size() >= kMostBudgets)
+      std::erase_if(budgets_, [&](const auto& entry) { return entry.second.full(now); });
     if (budgets_.size() >= kMostBudgets && !budgets_.contains(uid))
       return fail(Reason::RateLimited, "too many users run new programs at once");
     TokenBucket& budget = budgets_.try_emplace(uid, kBurstBytes, kBytesPerSecond, now).first->second;
     const double cost = static_cast<double>(before.st_size);
     if (!budget.take(cost, now))
-      return fail(Reason::RateLimited, fmt::format("user {} made the broker hash too many new programs", uid),
-                  fmt::format("try again in {} s", std::chrono::ceil<std::chrono::seconds>(budget.waitFor(cost, now)).count()));
+      return fail(
+          Reason::RateLimited, fmt::format("user {} made the broker hash too many new programs", uid),
+          fmt::format("try again in {} s", std::chrono::ceil<std::chrono::seconds>(budget.waitFor(cost, now)).count()));
   }
   Result<std::string> hex = hashFile(file);
   if (!hex) return hex;

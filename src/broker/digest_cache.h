@@ -29,14 +29,14 @@ class DigestCache {
  public:
   // Larger executables exist (browsers reach 300 MB); hashing one takes about a second of a core.
   static constexpr off_t kMostBytes = 512 * 1024 * 1024;
-  // What one user's programs may make us hash: a burst, then bytes per second. Fresh copies of a large file are how a caller
-  // would keep the broker busy (the SPIRE agent documents the same hole).
+  // What one user's programs may make us hash: a burst, then bytes per second. Fresh copies of a large file are how a
+  // caller would keep the broker busy (the SPIRE agent documents the same hole).
   static constexpr double kBurstBytes = 512.0 * 1024 * 1024;
   static constexpr double kBytesPerSecond = 16.0 * 1024 * 1024;
 
   explicit DigestCache(const Clock& clock) : clock_(clock) {}
-  // Lower-case hex. `uid` pays. Thread-safe; blocks while it reads. Errors: BadInput (too large, changed while it was read,
-  // not a regular file), RateLimited, Io.
+  // Lower-case hex. `uid` pays. Thread-safe; blocks while it reads. Errors: BadInput (too large, changed while it was
+  // read, not a regular file), RateLimited, Io.
   Result<std::string> digest(const Fd& file, uid_t uid);
 
  private:

@@ -64,8 +64,8 @@ std::string_view text(Usage usage) {
 
 Entitlements::Entitlements(std::shared_ptr<const std::vector<Grant>> all, const Verdict& caller)
     : all_(std::move(all)),
-      callerText_(fmt::format("{} (process {}, user {})", caller.executable.empty() ? "the caller" : caller.executable, caller.pid,
-                              caller.uid)) {
+      callerText_(fmt::format("{} (process {}, user {})", caller.executable.empty() ? "the caller" : caller.executable,
+                              caller.pid, caller.uid)) {
   for (const Grant& grant : *all_) {
     NearMiss miss{grant.name, {}, {}};
     const auto fails = [&](std::string sentence, std::string hint = {}) {
@@ -135,16 +135,19 @@ bool Entitlements::sees(std::string_view accessGroup) const {
 Error Entitlements::refusal(Usage usage) const {
   if (granted_.empty() && !nearMisses_.empty()) {
     // The nearest is the one with the fewest failures.
-    const NearMiss& nearest = *std::ranges::min_element(nearMisses_, {}, [](const NearMiss& miss) { return miss.failures.size(); });
+    const NearMiss& nearest =
+        *std::ranges::min_element(nearMisses_, {}, [](const NearMiss& miss) { return miss.failures.size(); });
     return {Reason::CallerUnverified,
-            fmt::format("{} is not what grant '{}' describes: {}", callerText_, nearest.grant, fmt::join(nearest.failures, "; ")),
+            fmt::format("{} is not what grant '{}' describes: {}", callerText_, nearest.grant,
+                        fmt::join(nearest.failures, "; ")),
             nearest.hint, errSecMissingEntitlement};
   }
   if (granted_.empty())
     return {Reason::NotEntitled, fmt::format("no grant names {}", callerText_), std::string(kWriteGrantHint),
             errSecMissingEntitlement};
   return {Reason::NotEntitled,
-          fmt::format("no grant gives {} the usage '{}' here (its grants: {})", callerText_, text(usage), fmt::join(grantNames(), ", ")),
+          fmt::format("no grant gives {} the usage '{}' here (its grants: {})", callerText_, text(usage),
+                      fmt::join(grantNames(), ", ")),
           std::string(kWriteGrantHint), errSecMissingEntitlement};
 }
 
@@ -157,12 +160,14 @@ std::vector<std::string> Entitlements::grantNames() const {
 std::vector<GrantProblem> GrantTable::reload() {
   std::error_code code;
   const bool fallBack = !fallback_.empty() && !std::filesystem::exists(folder_, code) && !code;
-  GrantSet loaded = fallBack ? parseGrants(fallback_, "the shipped grants", variables_) : loadGrants(folder_, variables_);
+  GrantSet loaded =
+      fallBack ? parseGrants(fallback_, "the shipped grants", variables_) : loadGrants(folder_, variables_);
   const std::lock_guard lock(mutex_);
   problems_ = loaded.problems;
   if (problems_.empty()) {
     grants_ = std::make_shared<const std::vector<Grant>>(std::move(loaded.grants));
-    log::info("grants loaded", {{"from", fallBack ? "the shipped grants" : folder_}, {"grants", std::to_string(grants_->size())}});
+    log::info("grants loaded",
+              {{"from", fallBack ? "the shipped grants" : folder_}, {"grants", std::to_string(grants_->size())}});
   } else {
     for (const GrantProblem& problem : problems_) log::error("grants not loaded", {{"problem", describe(problem)}});
   }

@@ -17,9 +17,9 @@
 //   signatures-per-minute = 600
 //   signature-burst = 60
 //
-// A caller must satisfy everything that a grant says; at least one of executable, user, group and unit must be said. What no grant
-// gives does not exist for the caller: not even an identity's name. Strings may hold ${variables} from the command line.
-// A set of files is taken whole or not at all: with one error anywhere, the grants in force stay.
+// A caller must satisfy everything that a grant says; at least one of executable, user, group and unit must be said.
+// What no grant gives does not exist for the caller: not even an identity's name. Strings may hold ${variables} from
+// the command line. A set of files is taken whole or not at all: with one error anywhere, the grants in force stay.
 
 #include <map>
 #include <memory>
@@ -37,11 +37,11 @@ namespace wayleave::broker {
 
 enum class Usage : uint8_t {
   TlsClient,  // sign the CertificateVerify of a TLS 1.3 client
-  Digest,     // sign a ready digest: TLS 1.2 and raw PKCS#11 mechanisms. The policy switch: a raw oracle, never by default
-  Sign,       // sign any message
-  List,       // enumerate
-  Manage,     // install, renew and remove identities: managementd
-  Inspect,    // read the audit log, examine callers, reload grants: administrators
+  Digest,  // sign a ready digest: TLS 1.2 and raw PKCS#11 mechanisms. The policy switch: a raw oracle, never by default
+  Sign,    // sign any message
+  List,    // enumerate
+  Manage,  // install, renew and remove identities: managementd
+  Inspect,  // read the audit log, examine callers, reload grants: administrators
 };
 std::string_view text(Usage usage);  // "tls-client", "digest", "sign", "list", "manage", "inspect"
 
@@ -85,8 +85,8 @@ struct GrantSet {
 };
 // One file's text. Never throws.
 GrantSet parseGrants(std::string_view toml, const std::string& file, const Variables& variables);
-// Every *.toml of the folder. The folder and its files must belong to root, to this process' user or to a trusted owner,
-// and be writable by nobody else. A missing folder is a problem, an empty one is not.
+// Every *.toml of the folder. The folder and its files must belong to root, to this process' user or to a trusted
+// owner, and be writable by nobody else. A missing folder is a problem, an empty one is not.
 GrantSet loadGrants(const std::string& folder, const Variables& variables);
 
 // packaging/grants.d/10-wayleave.toml, as it was when this program was built.
@@ -104,8 +104,8 @@ class Entitlements {
   // May the caller know that an identity of this access group exists?
   bool sees(std::string_view accessGroup) const;
 
-  // Why there is no grant: CallerUnverified (a grant names this program, and a condition failed: which, and what to do) or
-  // NotEntitled (no grant names it, or none gives `usage`). OSStatus -34018.
+  // Why there is no grant: CallerUnverified (a grant names this program, and a condition failed: which, and what to do)
+  // or NotEntitled (no grant names it, or none gives `usage`). OSStatus -34018.
   Error refusal(Usage usage) const;
   // Names of the grants in force for this caller, and the failed conditions: for the audit log and for `caller check`.
   std::vector<std::string> grantNames() const;

@@ -29,8 +29,9 @@ constexpr double kMostPerMinute = 1e6;
 constexpr std::array<Usage, 6> kUsages = {Usage::TlsClient, Usage::Digest, Usage::Sign,
                                           Usage::List,      Usage::Manage, Usage::Inspect};
 constexpr std::array<std::string_view, 13> kKeys = {
-    "name",    "executable", "sha256",        "user",   "group",                 "unit",           "owner",
-    "require", "accept",     "access-groups", "usages", "signatures-per-minute", "signature-burst"};
+    "name",           "executable", "sha256", "user",          "group",  "unit",
+    "owner",          "require",    "accept", "access-groups", "usages", "signatures-per-minute",
+    "signature-burst"};
 // Without these a grant would bind nothing, whatever else it says.
 constexpr std::array kNeverAccepted = {ConditionName::Alive, ConditionName::Executable, ConditionName::NotTraced};
 
@@ -43,7 +44,8 @@ class FileParser {
     const toml::parse_result result = toml::parse(text, file_);
     if (!result) {
       const toml::parse_error& error = result.error();
-      out_.problems.push_back({file_, static_cast<int>(error.source().begin.line), {}, std::string(error.description())});
+      out_.problems.push_back(
+          {file_, static_cast<int>(error.source().begin.line), {}, std::string(error.description())});
       return;
     }
     for (const auto& [key, node] : result.table()) {
@@ -55,7 +57,8 @@ class FileParser {
     if (list == nullptr || !list->is_homogeneous(toml::node_type::table))
       return problem(*grants, "grant", "must be written as [[grant]]");
     for (size_t index = 0; index < list->size(); ++index) {
-      if (out_.grants.size() >= kMostGrants) return problem(*list->get(index), "grant", fmt::format("more than {} grants", kMostGrants));
+      if (out_.grants.size() >= kMostGrants)
+        return problem(*list->get(index), "grant", fmt::format("more than {} grants", kMostGrants));
       parseGrant(*list->get(index)->as_table(), fmt::format("grant[{}]", index));
     }
   }
@@ -94,7 +97,8 @@ class FileParser {
     const std::string key = path + "." + name;
     const auto one = [&](const toml::node& element, const std::string& where) {
       const auto* value = element.as_string();
-      if (value == nullptr || value->get().empty()) return problem(element, where, "must be a string that is not empty");
+      if (value == nullptr || value->get().empty())
+        return problem(element, where, "must be a string that is not empty");
       const std::string text = expand(element, where, value->get());
       if (!text.empty()) each(element, where, text);
     };
@@ -106,7 +110,8 @@ class FileParser {
 
   // A name or a number.
   template <typename Id, typename Find>
-  void account(const toml::table& table, const std::string& path, const char* name, std::optional<Id>& out, Find&& find) {
+  void account(const toml::table& table, const std::string& path, const char* name, std::optional<Id>& out,
+               Find&& find) {
     const toml::node* node = table.get(name);
     if (node == nullptr) return;
     const std::string key = path + "." + name;
@@ -129,7 +134,8 @@ class FileParser {
     if (node == nullptr) return;
     const auto value = node->value<double>();
     if (!value || !(*value > 0) || *value > kMostPerMinute)
-      return problem(*node, path + "." + name, fmt::format("must be a number above 0 and up to {:.0f}", kMostPerMinute));
+      return problem(*node, path + "." + name,
+                     fmt::format("must be a number above 0 and up to {:.0f}", kMostPerMinute));
     out = *value;
   }
 
@@ -151,8 +157,10 @@ class FileParser {
       if (std::ranges::find(kKeys, key.str()) == kKeys.end())
         problem(node, path + "." + std::string(key.str()), "is not a key of a grant");
 
-    if (const toml::node* node = table.get("name"); node == nullptr || !node->is_string() || node->as_string()->get().empty())
-      problem(node == nullptr ? static_cast<const toml::node&>(table) : *node, path + ".name", "every grant needs a name");
+    if (const toml::node* node = table.get("name");
+        node == nullptr || !node->is_string() || node->as_string()->get().empty())
+      problem(node == nullptr ? static_cast<const toml::node&>(table) : *node, path + ".name",
+              "every grant needs a name");
     else
       grant.name = node->as_string()->get();
 
@@ -187,12 +195,14 @@ class FileParser {
           grant.usages.insert(usage);
           return;
         }
-      problem(node, key, fmt::format("'{}' is not a usage; use tls-client, digest, sign, list, manage or inspect", text));
+      problem(node, key,
+              fmt::format("'{}' is not a usage; use tls-client, digest, sign, list, manage or inspect", text));
     });
     rate(table, path, "signatures-per-minute", grant.signaturesPerMinute);
     rate(table, path, "signature-burst", grant.signatureBurst);
 
-    if (std::ranges::none_of(std::array{"executable", "user", "group", "unit"}, [&](const char* key) { return table.contains(key); }))
+    if (std::ranges::none_of(std::array{"executable", "user", "group", "unit"},
+                             [&](const char* key) { return table.contains(key); }))
       problem(table, path, "describes every caller: say at least one of executable, user, group, unit");
     if (!table.contains("usages")) problem(table, path, "needs usages");
     const bool needsGroups = std::ranges::any_of(grant.usages, [](Usage usage) { return usage != Usage::Inspect; });
@@ -239,7 +249,8 @@ GrantSet loadGrants(const std::string& folder, const Variables& variables) {
     return set;
   }
   if (writableByStrangers(info)) {
-    refuse(folder, fmt::format("belongs to user {} with mode {:04o}: others could write grants", info.st_uid, info.st_mode & 07777));
+    refuse(folder, fmt::format("belongs to user {} with mode {:04o}: others could write grants", info.st_uid,
+                               info.st_mode & 07777));
     return set;
   }
   std::vector<std::string> files;
@@ -259,7 +270,8 @@ GrantSet loadGrants(const std::string& folder, const Variables& variables) {
       continue;
     }
     if (!S_ISREG(info.st_mode) || writableByStrangers(info)) {
-      refuse(file, fmt::format("belongs to user {} with mode {:04o}: others could change it", info.st_uid, info.st_mode & 07777));
+      refuse(file, fmt::format("belongs to user {} with mode {:04o}: others could change it", info.st_uid,
+                               info.st_mode & 07777));
       continue;
     }
     const Result<Bytes> text = readAll(fd.borrow(), kMostFileBytes);

@@ -13,7 +13,8 @@ using testing::HasSubstr;
 
 std::vector<std::string> problemsOf(std::string_view toml, const Variables& variables = {}) {
   std::vector<std::string> out;
-  for (const GrantProblem& problem : parseGrants(toml, "10-a.toml", variables).problems) out.push_back(describe(problem));
+  for (const GrantProblem& problem : parseGrants(toml, "10-a.toml", variables).problems)
+    out.push_back(describe(problem));
   return out;
 }
 
@@ -57,7 +58,8 @@ TEST(Grants, GiveWhatTheySayAndNothingElse) {
 
 TEST(Grants, TellAnUnknownProgramFromAnUnverifiedOne) {
   EXPECT_EQ(Reason::NotEntitled, entitled(kProxy, flawless("/usr/bin/curl", 64103)).refusal(Usage::TlsClient).reason);
-  const Error unverified = entitled(kProxy, flawless("/usr/lib/wayleave/wayleave-proxyd", 1000)).refusal(Usage::TlsClient);
+  const Error unverified =
+      entitled(kProxy, flawless("/usr/lib/wayleave/wayleave-proxyd", 1000)).refusal(Usage::TlsClient);
   EXPECT_EQ(Reason::CallerUnverified, unverified.reason);
   EXPECT_THAT(unverified.message, HasSubstr("grant 'proxy'"));
   EXPECT_THAT(unverified.message, HasSubstr("user 1000"));
@@ -75,7 +77,8 @@ name = "b"
 user = 1000
 access-groups = "two"
 usages = "list"
-)", flawless("/bin/x"));
+)",
+                                     flawless("/bin/x"));
   EXPECT_NE(nullptr, both.find(Usage::Sign, "one"));
   EXPECT_EQ(nullptr, both.find(Usage::Sign, "two"));
   EXPECT_EQ(nullptr, both.find(Usage::List, "one"));
@@ -84,7 +87,8 @@ usages = "list"
 TEST(Grants, NameEveryFailedCondition) {
   Verdict verdict = flawless("/usr/lib/wayleave/wayleave-proxyd", 64103);
   verdict[ConditionName::NotTraced] = {ConditionName::NotTraced, false, "process 7 traces it", "detach"};
-  verdict[ConditionName::LoaderVariables] = {ConditionName::LoaderVariables, false, "it was started with LD_PRELOAD=/x", {}};
+  verdict[ConditionName::LoaderVariables] = {
+      ConditionName::LoaderVariables, false, "it was started with LD_PRELOAD=/x", {}};
   const Error refusal = entitled(kProxy, verdict).refusal(Usage::TlsClient);
   EXPECT_THAT(refusal.message, HasSubstr("not-traced: process 7 traces it"));
   EXPECT_THAT(refusal.message, HasSubstr("loader-variables: it was started with LD_PRELOAD=/x"));
@@ -130,22 +134,27 @@ usages = "sign"
 }
 
 TEST(Grants, RefuseWhatWouldBindNothing) {
-  EXPECT_THAT(problemsOf("[[grant]]\nname='a'\naccess-groups='*'\nusages='sign'\n"), ElementsAre(HasSubstr("describes every caller")));
-  EXPECT_THAT(problemsOf("[[grant]]\nuser=1\naccess-groups='*'\nusages='sign'\n"), ElementsAre(HasSubstr("needs a name")));
-  EXPECT_THAT(problemsOf("[[grant]]\nname='a'\nuser=1\nusages='sign'\n"), ElementsAre(HasSubstr("needs access-groups")));
+  EXPECT_THAT(problemsOf("[[grant]]\nname='a'\naccess-groups='*'\nusages='sign'\n"),
+              ElementsAre(HasSubstr("describes every caller")));
+  EXPECT_THAT(problemsOf("[[grant]]\nuser=1\naccess-groups='*'\nusages='sign'\n"),
+              ElementsAre(HasSubstr("needs a name")));
+  EXPECT_THAT(problemsOf("[[grant]]\nname='a'\nuser=1\nusages='sign'\n"),
+              ElementsAre(HasSubstr("needs access-groups")));
   EXPECT_THAT(problemsOf("grant = 5\n"), ElementsAre(HasSubstr("must be written as [[grant]]")));
   EXPECT_THAT(problemsOf("[grants]\nx=1\n"), ElementsAre(HasSubstr("is not known")));
   EXPECT_THAT(problemsOf("[[grant]]\nname = \n"), ElementsAre(HasSubstr("10-a.toml:2")));
 }
 
 TEST(Grants, ExpandVariables) {
-  const GrantSet set = parseGrants("[[grant]]\nname='a'\nexecutable='${dir}/x'\nuser='${id}'\naccess-groups='*'\nusages='list'\n", "f",
-                                   {{"dir", "/opt"}, {"id", "77"}});
+  const GrantSet set =
+      parseGrants("[[grant]]\nname='a'\nexecutable='${dir}/x'\nuser='${id}'\naccess-groups='*'\nusages='list'\n", "f",
+                  {{"dir", "/opt"}, {"id", "77"}});
   ASSERT_TRUE(set.problems.empty());
   EXPECT_EQ("/opt/x", set.grants[0].executables[0]);
   EXPECT_EQ(77u, *set.grants[0].user);
-  EXPECT_THAT(problemsOf("[[grant]]\nname='a'\nexecutable='${dri}/x'\naccess-groups='*'\nusages='list'\n", {{"dir", "/opt"}}),
-              ElementsAre(HasSubstr("unknown variable 'dri'; known are dir")));
+  EXPECT_THAT(
+      problemsOf("[[grant]]\nname='a'\nexecutable='${dri}/x'\naccess-groups='*'\nusages='list'\n", {{"dir", "/opt"}}),
+      ElementsAre(HasSubstr("unknown variable 'dri'; known are dir")));
 }
 
 TEST(GrantTable, KeepsTheOldGrantsWhenOneFileIsBad) {
@@ -176,8 +185,9 @@ TEST(GrantTable, TrustsNoFileThatOthersCanWrite) {
 TEST(GrantTable, ShippedGrantsLoad) {
   const Result<Bytes> file = readFile(WAYLEAVE_SOURCE_DIR "/packaging/grants.d/10-wayleave.toml", 64 * 1024);
   ASSERT_TRUE(file);
-  const GrantSet set = parseGrants(asText(*file), "10-wayleave.toml",
-                                   {{"program-dir", "/usr/lib/wayleave"}, {"proxy-user", "64103"}, {"management-user", "64102"}});
+  const GrantSet set =
+      parseGrants(asText(*file), "10-wayleave.toml",
+                  {{"program-dir", "/usr/lib/wayleave"}, {"proxy-user", "64103"}, {"management-user", "64102"}});
   for (const GrantProblem& problem : set.problems) ADD_FAILURE() << describe(problem);
   ASSERT_EQ(3u, set.grants.size());
 }

@@ -38,8 +38,8 @@ Status harden(const HardeningOptions& options) {
   files.paths = {{options.stateFolder, true},
                  {options.socketFolder, true},
                  {options.grantsFolder, false},
-                 // Users and groups of grants; OpenSSL's configuration; libraries that are loaded on demand (OpenSSL's legacy
-                 // provider for old PKCS#12 files, the TSS's transport).
+                 // Users and groups of grants; OpenSSL's configuration; libraries that are loaded on demand (OpenSSL's
+                 // legacy provider for old PKCS#12 files, the TSS's transport).
                  {"/etc/passwd", false},
                  {"/etc/group", false},
                  {"/etc/ssl", false},

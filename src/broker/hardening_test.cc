@@ -28,15 +28,22 @@ TEST(Hardening, LeavesTheDaemonItsWorkAndNothingElse) {
   const pid_t pid = ::fork();
   if (pid == 0) {
     const auto steps = [&]() -> int {
-      if (!harden({.stateFolder = folder / "state", .socketFolder = folder / "run", .grantsFolder = folder / "grants", .tcti = ""})) return 1;
+      if (!harden({.stateFolder = folder / "state",
+                   .socketFolder = folder / "run",
+                   .grantsFolder = folder / "grants",
+                   .tcti = ""}))
+        return 1;
       // Its work: store, keys, the socket, threads.
       const auto store = keychain::Store::open(folder / "state/identities.db");
       if (!store || !(*store)->beginInstallation("i")) return 2;
       const auto key = keys::SoftwareKey::generate(keys::KeyType::EcP384);
-      if (!key || !(*key)->sign(keys::SignatureScheme::EcdsaSecp384r1Sha384, asBytes("x"), std::chrono::steady_clock::now() + std::chrono::seconds{5})) return 3;
-      auto server = localapi::Server::listen(folder / "run/identity.sock", 0666, [](localapi::Request, std::shared_ptr<localapi::Responder> responder) {
-        responder->respond({200, "application/json", "{}"});
-      });
+      if (!key || !(*key)->sign(keys::SignatureScheme::EcdsaSecp384r1Sha384, asBytes("x"),
+                                std::chrono::steady_clock::now() + std::chrono::seconds{5}))
+        return 3;
+      auto server = localapi::Server::listen(folder / "run/identity.sock", 0666,
+                                             [](localapi::Request, std::shared_ptr<localapi::Responder> responder) {
+                                               responder->respond({200, "application/json", "{}"});
+                                             });
       if (!server) return 4;
       (*server)->start();
       if (!localapi::Client(folder / "run/identity.sock").callJson("GET", "/")) return 5;

@@ -94,7 +94,8 @@ void IdentityService::handle(localapi::Request request, std::shared_ptr<localapi
     if (route.after == "!") {
       if (path != route.before) continue;
     } else {
-      if (path.size() <= route.before.size() + route.after.size() || !path.starts_with(route.before) || !path.ends_with(route.after))
+      if (path.size() <= route.before.size() + route.after.size() || !path.starts_with(route.before) ||
+          !path.ends_with(route.after))
         continue;
       subject = path.substr(route.before.size(), path.size() - route.before.size() - route.after.size());
       if (subject.find('/') != std::string_view::npos) continue;
@@ -106,18 +107,25 @@ void IdentityService::handle(localapi::Request request, std::shared_ptr<localapi
     break;
   }
   if (found == nullptr)
-    return refuse(call, pathKnown ? Error{Reason::Unsupported, fmt::format("{} is not a method of {}", call->request.method, path), {}, 0}
-                                  : Error{Reason::NotFound, fmt::format("there is no {}", path), "see docs/identity-api.openapi.yaml", 0});
+    return refuse(
+        call,
+        pathKnown
+            ? Error{Reason::Unsupported, fmt::format("{} is not a method of {}", call->request.method, path), {}, 0}
+            : Error{Reason::NotFound, fmt::format("there is no {}", path), "see docs/identity-api.openapi.yaml", 0});
   if (call->subject.size() > kMostSubjectBytes)
-    return refuse(call, {Reason::BadInput, fmt::format("a name in the path is longer than {} bytes", kMostSubjectBytes), {}, errSecParam});
+    return refuse(call, {Reason::BadInput,
+                         fmt::format("a name in the path is longer than {} bytes", kMostSubjectBytes),
+                         {},
+                         errSecParam});
   call->event = std::string(found->event);
   if (!clerks_.submit([this, call, found] { serve(call, *found); }))
     refuse(call, {Reason::Busy, "the broker has too many requests to look at", "try again in a moment", 0});
 }
 
 void IdentityService::serve(const CallPtr& call, const Route& route) {
-  Result<Verdict> verdict = call->request.peer ? parts_.callers.verify(*call->request.peer)
-                                               : Result<Verdict>(fail(Reason::CallerUnverified, "the caller is not known"));
+  Result<Verdict> verdict = call->request.peer
+                                ? parts_.callers.verify(*call->request.peer)
+                                : Result<Verdict>(fail(Reason::CallerUnverified, "the caller is not known"));
   if (!verdict) return refuse(call, verdict.error());
   call->verdict = std::move(*verdict);
   call->entitled.emplace(parts_.grants.current(), call->verdict);
@@ -134,9 +142,12 @@ void IdentityService::answer(const CallPtr& call, const json& content) {
   call->responder->respond({200, "application/json", localapi::dump(content) + "\n"});
 }
 
-void IdentityService::refuse(const CallPtr& call, const Error& error) { call->responder->respond(localapi::errorResponse(error)); }
+void IdentityService::refuse(const CallPtr& call, const Error& error) {
+  call->responder->respond(localapi::errorResponse(error));
+}
 
-void IdentityService::refuseEntitlement(const CallPtr& call, const Error& error, const keychain::IdentityRecord* identity) {
+void IdentityService::refuseEntitlement(const CallPtr& call, const Error& error,
+                                        const keychain::IdentityRecord* identity) {
   recordRefusal(*call, error, identity);
   localapi::Response response = localapi::errorResponse(error);
   if (Result<json> content = localapi::parseJson(response.body)) {
@@ -191,12 +202,15 @@ json IdentityService::view(const keychain::IdentityRecord& record, bool whole) {
     info.publicKey = key->spki;
     info.keyKind = std::string(keys::text(key->kind));
     if (const Result<keys::PublicKey> decoded = keys::PublicKey::fromSpki(key->spki)) {
-      info.keyType = decoded->type == keys::KeyType::Rsa ? fmt::format("RSA {}", decoded->bits) : std::string(keys::text(decoded->type));
-      for (const keys::SignatureScheme scheme : keys::schemesFor(decoded->type)) info.schemes.emplace_back(keys::text(scheme));
+      info.keyType = decoded->type == keys::KeyType::Rsa ? fmt::format("RSA {}", decoded->bits)
+                                                         : std::string(keys::text(decoded->type));
+      for (const keys::SignatureScheme scheme : keys::schemesFor(decoded->type))
+        info.schemes.emplace_back(keys::text(scheme));
     }
   }
-  const Result<CertificateView> leaf =
-      record.chain.empty() ? Result<CertificateView>(fail(Reason::Internal, "no certificate")) : viewCertificate(record.chain.front());
+  const Result<CertificateView> leaf = record.chain.empty()
+                                           ? Result<CertificateView>(fail(Reason::Internal, "no certificate"))
+                                           : viewCertificate(record.chain.front());
   if (leaf) {
     info.subject = leaf->subject;
     info.issuer = leaf->issuer;
@@ -240,10 +254,12 @@ void IdentityService::recordRefusal(const Call& call, const Error& error, const 
   {
     const std::lock_guard lock(bucketsMutex_);
     const Steady now = parts_.clock.now();
-    if (refusalBuckets_.size() >= kMostBuckets) std::erase_if(refusalBuckets_, [&](const auto& entry) { return entry.second.full(now); });
-    const auto bucket = refusalBuckets_.size() < kMostBuckets
-                            ? refusalBuckets_.try_emplace(call.verdict.uid, kRefusalBurst, kRefusalsPerSecond, now).first
-                            : refusalBuckets_.find(call.verdict.uid);
+    if (refusalBuckets_.size() >= kMostBuckets)
+      std::erase_if(refusalBuckets_, [&](const auto& entry) { return entry.second.full(now); });
+    const auto bucket =
+        refusalBuckets_.size() < kMostBuckets
+            ? refusalBuckets_.try_emplace(call.verdict.uid, kRefusalBurst, kRefusalsPerSecond, now).first
+            : refusalBuckets_.find(call.verdict.uid);
     if (bucket == refusalBuckets_.end() || !bucket->second.take(1, now)) {
       ++unrecordedRefusals_;
       return;
@@ -258,10 +274,14 @@ void IdentityService::recordRefusal(const Call& call, const Error& error, const 
     entry.identity = identity->id;
     entry.label = identity->label;
   }
-  log::warn("refused", {{"event", entry.event}, {"executable", entry.executable}, {"uid", std::to_string(entry.uid)},
-                        {"reason", entry.outcome}, {"why", entry.detail}});
+  log::warn("refused", {{"event", entry.event},
+                        {"executable", entry.executable},
+                        {"uid", std::to_string(entry.uid)},
+                        {"reason", entry.outcome},
+                        {"why", entry.detail}});
   // A refusal that cannot be recorded stays a refusal.
-  if (const Status written = parts_.audit.append(entry); !written) log::failure("refusal not recorded", written.error());
+  if (const Status written = parts_.audit.append(entry); !written)
+    log::failure("refusal not recorded", written.error());
 }
 
 std::vector<GrantProblem> IdentityService::reloadGrants() {

@@ -2,9 +2,10 @@
 
 // identityd's local API (docs/identity-api.openapi.yaml): what callers may ask of the identities, and who may ask it.
 //
-// A request goes: the server's thread finds the route and hands it to a clerk (a worker thread); the clerk has the caller
-// verified and looks up what the grants give it; then the request is served there, or, when it makes keys or reads PKCS#12,
-// by the one thread for slow work; signatures go to their key's own queue. The server's thread never waits.
+// A request goes: the server's thread finds the route and hands it to a clerk (a worker thread); the clerk has the
+// caller verified and looks up what the grants give it; then the request is served there, or, when it makes keys or
+// reads PKCS#12, by the one thread for slow work; signatures go to their key's own queue. The server's thread never
+// waits.
 //
 // Of identities that no grant of the caller covers nothing is said: not their names, not that they exist.
 
@@ -50,11 +51,12 @@ class IdentityService {
   IdentityService(const IdentityService&) = delete;
   IdentityService& operator=(const IdentityService&) = delete;
 
-  // The handler for localapi::Server; never blocks. Bodies of requests are bounded by kMostBodyBytes beside the server's limit.
+  // The handler for localapi::Server; never blocks. Bodies of requests are bounded by kMostBodyBytes beside the
+  // server's limit.
   void handle(localapi::Request request, std::shared_ptr<localapi::Responder> responder);
 
-  // Looks once whether the TPM is the one the stored keys were made in: identities whose keys are gone become "lost" (and
-  // watchers hear it), those that work again "active". Runs in the background; the service serves meanwhile.
+  // Looks once whether the TPM is the one the stored keys were made in: identities whose keys are gone become "lost"
+  // (and watchers hear it), those that work again "active". Runs in the background; the service serves meanwhile.
   void examineTpmKeys();
   // For SIGHUP. Watch streams end, so that their readers come back under the new grants.
   std::vector<GrantProblem> reloadGrants();
@@ -127,7 +129,8 @@ class IdentityService {
   AuditEntry entryFor(const Call& call, std::string event) const;
   // Recorded before the answer leaves; false after having refused because it could not be.
   bool record(const CallPtr& call, AuditEntry entry);
-  // At most a few refusals per user and minute get lines of their own: else a stranger could push the log's history out.
+  // At most a few refusals per user and minute get lines of their own: else a stranger could push the log's history
+  // out.
   void recordRefusal(const Call& call, const Error& error, const keychain::IdentityRecord* identity);
 
   ServiceParts parts_;

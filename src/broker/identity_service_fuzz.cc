@@ -1,5 +1,5 @@
-// Any request at all, by a caller with every grant: the service must answer each exactly once, and live. The HTTP framing is
-// localapi's (its own fuzzer); here the input is method, path, query, content type and body.
+// Any request at all, by a caller with every grant: the service must answer each exactly once, and live. The HTTP
+// framing is localapi's (its own fuzzer); here the input is method, path, query, content type and body.
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -73,10 +73,13 @@ struct World {
   broker::MachineKeys keys{*store, keys::Sealer::withKey(Secret(Bytes(32, 1))), nullptr, clock};
   TrustingWitness witness;
   broker::CallerVerifier callers{witness, clock};
-  broker::GrantTable grants{folder + "/none", {},
-                            "[[grant]]\nname='all'\nuser=" + std::to_string(::getuid()) +
-                                "\naccess-groups='*'\nusages=['tls-client','digest','sign','list','manage','inspect']\n"};
-  std::unique_ptr<broker::AuditLog> audit = broker::AuditLog::open(folder, clock, {.fileBytes = 65536, .files = 1}).value();
+  broker::GrantTable grants{
+      folder + "/none",
+      {},
+      "[[grant]]\nname='all'\nuser=" + std::to_string(::getuid()) +
+          "\naccess-groups='*'\nusages=['tls-client','digest','sign','list','manage','inspect']\n"};
+  std::unique_ptr<broker::AuditLog> audit =
+      broker::AuditLog::open(folder, clock, {.fileBytes = 65536, .files = 1}).value();
   broker::IdentityService service{{*store, keys, callers, grants, *audit, clock, folder}};
   std::shared_ptr<const localapi::Peer> peer = [] {
     auto made = std::make_shared<localapi::Peer>();

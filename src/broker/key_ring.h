@@ -1,8 +1,8 @@
 #pragma once
 
-// Every private key of this machine, by the record that holds it: software keys sealed at rest, TPM keys as TSS2 PEM. Keys
-// are opened when they are first needed, so that one that cannot be used (no TPM, a lost machine key) is its own error and
-// nobody else's. Nothing here creates a key because another could not be read.
+// Every private key of this machine, by the record that holds it: software keys sealed at rest, TPM keys as TSS2 PEM.
+// Keys are opened when they are first needed, so that one that cannot be used (no TPM, a lost machine key) is its own
+// error and nobody else's. Nothing here creates a key because another could not be read.
 
 #include <map>
 #include <memory>
@@ -37,8 +37,8 @@ class KeyRing {
   virtual Result<std::shared_ptr<keys::PrivateKey>> open(const keychain::KeyRecord& record) = 0;
   virtual void forget(std::string_view keyId) = 0;
 
-  // `keyId` will be the record's id: sealed blobs are bound to it. A hardware-bound key is made in the TPM or not at all.
-  // Errors: Unsupported (type, size, no TPM configured), and those of the TPM.
+  // `keyId` will be the record's id: sealed blobs are bound to it. A hardware-bound key is made in the TPM or not at
+  // all. Errors: Unsupported (type, size, no TPM configured), and those of the TPM.
   virtual Result<MadeKey> create(std::string_view keyId, keys::KeyType type, int bits, bool hardwareBound) = 0;
   virtual Result<MadeKey> import(std::string_view keyId, const Secret& pkcs8) = 0;
 
@@ -62,8 +62,10 @@ class KeyRing {
 
 class MachineKeys final : public KeyRing {
  public:
-  // `sealer` may be an error: software keys are then unavailable, and say why. `tpm` may be null. `store` outlives this.
-  MachineKeys(keychain::Store& store, Result<keys::Sealer> sealer, std::shared_ptr<keys::tpm::TpmDevice> tpm, const Clock& clock)
+  // `sealer` may be an error: software keys are then unavailable, and say why. `tpm` may be null. `store` outlives
+  // this.
+  MachineKeys(keychain::Store& store, Result<keys::Sealer> sealer, std::shared_ptr<keys::tpm::TpmDevice> tpm,
+              const Clock& clock)
       : store_(store), sealer_(std::move(sealer)), tpm_(std::move(tpm)), clock_(clock) {}
 
   Result<std::shared_ptr<keys::PrivateKey>> open(const keychain::KeyRecord& record) override;

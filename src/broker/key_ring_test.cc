@@ -32,7 +32,12 @@ class KeyRingTest : public testing::Test {
     return std::make_unique<MachineKeys>(*store, keys::Sealer::withKey(Secret(Bytes(32, 9))), std::move(tpm), clock);
   }
   static keychain::KeyRecord recordOf(std::string id, MadeKey made) {
-    return {.id = std::move(id), .installation = "i", .payloadUuid = "p", .kind = made.kind, .spki = made.spki, .blob = made.blob};
+    return {.id = std::move(id),
+            .installation = "i",
+            .payloadUuid = "p",
+            .kind = made.kind,
+            .spki = made.spki,
+            .blob = made.blob};
   }
   TemporaryFolder folder;
   SystemClock clock;
@@ -62,7 +67,8 @@ TEST_F(KeyRingTest, ATpmKeyWithoutATpmIsUnavailableNotReplaced) {
   if (const auto why = SwTpm::missing()) GTEST_SKIP() << *why;
   SwTpm tpm;
   tpm.start();
-  const keychain::KeyRecord record = recordOf("a", ring(deviceOn(tpm))->create("a", keys::KeyType::EcP384, 0, true).value());
+  const keychain::KeyRecord record =
+      recordOf("a", ring(deviceOn(tpm))->create("a", keys::KeyType::EcP384, 0, true).value());
   EXPECT_EQ(keys::KeyKind::Tpm, record.kind);
   EXPECT_EQ(Reason::IdentityUnavailable, ring()->open(record).error().reason);
 }
@@ -101,7 +107,8 @@ TEST_F(KeyRingTest, BeginsTheEnrolmentOfOneAttestationKeyAndKeepsIt) {
   const Result<localapi::AkEnrolment> first = keys->beginAkEnrolment();
   ASSERT_TRUE(first) << first.error().message;
   EXPECT_FALSE(first->chainValid);
-  EXPECT_TRUE(keys::tpm::validateAttestationKey(first->akPublic, first->createData, first->createAttestation, first->createSignature));
+  EXPECT_TRUE(keys::tpm::validateAttestationKey(first->akPublic, first->createData, first->createAttestation,
+                                                first->createSignature));
   EXPECT_FALSE(first->ek.empty());
   const localapi::AkEnrolment again = keys->beginAkEnrolment().value();
   EXPECT_EQ(first->akPublic, again.akPublic) << "a second begin must not make a second key";

@@ -107,14 +107,16 @@ Result<std::vector<Bytes>> MachineKeys::storedAkChain() {
 
 Result<localapi::KeyAttestation> MachineKeys::attest(const keychain::KeyRecord& record, ByteView qualifyingData) {
   if (record.kind != keys::KeyKind::Tpm)
-    return fail(Reason::Unsupported, "only a key that lives in the TPM can be attested", "ask for the key with hardwareBound");
+    return fail(Reason::Unsupported, "only a key that lives in the TPM can be attested",
+                "ask for the key with hardwareBound");
   if (const auto tpm = device(); !tpm) return propagate(tpm.error());
   const Result<keys::tpm::AttestationKey> ak = storedAk();
   if (!ak) return propagate(ak.error());
   Result<std::vector<Bytes>> chain = storedAkChain();
   if (!chain) return propagate(chain.error());
   if (chain->empty())
-    return fail(Reason::Conflict, "no attestation CA has certified this machine's attestation key yet", "enrol the attestation key first");
+    return fail(Reason::Conflict, "no attestation CA has certified this machine's attestation key yet",
+                "enrol the attestation key first");
   const auto key = keys::tpm::TpmKey::fromPem(tpm_, asText(record.blob));
   if (!key) return propagate(key.error());
   Result<keys::tpm::Certification> made = (*key)->certify(*ak, qualifyingData, clock_.now() + kPatience);
@@ -145,7 +147,8 @@ Result<localapi::AkEnrolment> MachineKeys::beginAkEnrolment() {
       const Result<CertificateView> leaf = viewCertificate(chain->front());
       if (leaf) {
         const auto rest = leaf->notAfter - clock_.wallNow();
-        if (rest > (leaf->notAfter - leaf->notBefore) * kChainRestToRenew) return localapi::AkEnrolment{.chainValid = true};
+        if (rest > (leaf->notAfter - leaf->notBefore) * kChainRestToRenew)
+          return localapi::AkEnrolment{.chainValid = true};
       }
     }
   }
@@ -155,7 +158,8 @@ Result<localapi::AkEnrolment> MachineKeys::beginAkEnrolment() {
     note(ak ? Status{} : propagate(ak.error()));
     if (!ak) return propagate(ak.error());
     if (Status stored = store_.setValue(kAttestationKey, ak->encode()); !stored) return propagate(stored.error());
-    if (Status cleared = store_.setValue(kAkChain, asBytes(localapi::dump(localapi::bytesListJson("chain", {})))); !cleared)
+    if (Status cleared = store_.setValue(kAkChain, asBytes(localapi::dump(localapi::bytesListJson("chain", {}))));
+        !cleared)
       return propagate(cleared.error());
   }
   const Result<keys::tpm::TpmFacts> facts = (*tpm)->facts(clock_.now() + kPatience);

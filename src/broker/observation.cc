@@ -127,7 +127,8 @@ void readImage(const Fd& process, Observation& seen) {
   seen.fileSystem = fileSystemOf(process, handle.borrow());
   if (seen.fileSystem.empty() || seen.fileSystem.starts_with("fuse")) return;  // judged by the reader; never opened
   seen.image = openIn(process, "exe", O_RDONLY | O_NONBLOCK);
-  if (!seen.image) seen.imageProblem = fmt::format("its executable cannot be opened for reading: {}", std::strerror(errno));
+  if (!seen.image)
+    seen.imageProblem = fmt::format("its executable cannot be opened for reading: {}", std::strerror(errno));
 }
 
 void readCode(Result<std::string> maps, Observation& seen) {
@@ -180,8 +181,9 @@ void readConnection(const Fd& process, ino_t connection, SocketDiagnosis& socket
   }
   const ino_t theirs = sockets.peerOf(connection);
   if (theirs == 0) {
-    seen.connectionDetail = "the kernel does not tell who holds the other end (unix_diag missing, or the caller is in another "
-                            "network namespace, or it has hung up)";
+    seen.connectionDetail =
+        "the kernel does not tell who holds the other end (unix_diag missing, or the caller is in another "
+        "network namespace, or it has hung up)";
     return;
   }
   const Folder table(::fdopendir(openIn(process, "fdinfo", O_RDONLY | O_DIRECTORY).release()));
@@ -198,8 +200,10 @@ void readConnection(const Fd& process, ino_t connection, SocketDiagnosis& socket
       return;
     }
     const Result<std::string> info = readIn(folder, entry->d_name, 64 * 1024);
-    // A file on a disk can have the same inode number, and a caller can be made to open one: the mount tells them apart.
-    if (!info || numberAfter(*info, "ino:") != theirs || numberAfter(*info, "mnt_id:") != sockets.socketMount()) continue;
+    // A file on a disk can have the same inode number, and a caller can be made to open one: the mount tells them
+    // apart.
+    if (!info || numberAfter(*info, "ino:") != theirs || numberAfter(*info, "mnt_id:") != sockets.socketMount())
+      continue;
     const std::optional<uint64_t> flags = numberAfter(*info, "flags:", 8);
     const bool closes = flags && (*flags & O_CLOEXEC) != 0;
     seen.connection = closes ? ConnectionFinding::Own : ConnectionFinding::Inherited;

@@ -3,15 +3,15 @@
 // What the kernel says about a process, read through /proc under a pidfd. Facts only; broker/caller.h judges them.
 //
 // Two races decide the design.
-//   Process id reuse. /proc is opened once by number and everything is read beneath that descriptor, which stays bound to
-//   the one process; that it is the pidfd's process is shown by the pidfd still being alive afterwards, since a number is
-//   never reused before its process has been reaped.
-//   Exec after connect. A hostile program connects, sends its request, and execs (or has a child of its keep the socket
-//   while it execs) a program that holds a grant. Credentials do not change with exec. So the caller's own end of this
-//   very connection is looked up (unix_diag) and must stand in its descriptor table with close-on-exec set: such a
-//   descriptor cannot have survived an exec, so the program being examined is the one that connected. The kernel swaps
-//   the executable a moment before it closes descriptors; opening /proc/PID/maps waits for an exec in progress
-//   (exec_update_lock), and the descriptor is looked at after that.
+//   Process id reuse. /proc is opened once by number and everything is read beneath that descriptor, which stays bound
+//   to the one process; that it is the pidfd's process is shown by the pidfd still being alive afterwards, since a
+//   number is never reused before its process has been reaped. Exec after connect. A hostile program connects, sends
+//   its request, and execs (or has a child of its keep the socket while it execs) a program that holds a grant.
+//   Credentials do not change with exec. So the caller's own end of this very connection is looked up (unix_diag) and
+//   must stand in its descriptor table with close-on-exec set: such a descriptor cannot have survived an exec, so the
+//   program being examined is the one that connected. The kernel swaps the executable a moment before it closes
+//   descriptors; opening /proc/PID/maps waits for an exec in progress (exec_update_lock), and the descriptor is looked
+//   at after that.
 
 #include <sys/types.h>
 
@@ -39,13 +39,13 @@ struct MappedFile {
 };
 
 struct Observation {
-  bool alive = false;    // after everything below had been read
+  bool alive = false;      // after everything below had been read
   std::string executable;  // the link's text; " (deleted)" at the end when the file is gone
   Fd image;                // the executable itself, for reading; empty when it could not be opened
   std::string imageProblem;
   std::string fileSystem;  // type, of the mount the executable is on
   std::string cgroup;
-  std::optional<pid_t> tracer;    // 0: nobody
+  std::optional<pid_t> tracer;  // 0: nobody
   std::optional<bool> dumpable;
   std::vector<std::string> loaderVariables;  // "LD_PRELOAD=/x.so", shortened
   std::string environmentProblem;
@@ -56,8 +56,8 @@ struct Observation {
   std::string connectionDetail;
 };
 
-// Finds the other end of a unix connection by inode, through a netlink socket opened beforehand (identityd may not open one
-// later). Sees connections made in the network namespace it was opened in.
+// Finds the other end of a unix connection by inode, through a netlink socket opened beforehand (identityd may not open
+// one later). Sees connections made in the network namespace it was opened in.
 class SocketDiagnosis {
  public:
   static SocketDiagnosis open();  // a kernel without unix_diag: every answer is 0

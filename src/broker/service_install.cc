@@ -52,7 +52,8 @@ void placeInDataProtectionKeychain(keychain::IdentityRecord& record) {
 
 // The names an administrator gave, or what the certificate says.
 std::string labelFor(std::string_view asked, std::string_view friendly, const CertificateView& leaf) {
-  for (const std::string_view candidate : {asked, friendly, std::string_view(leaf.commonName), std::string_view(leaf.subject)})
+  for (const std::string_view candidate :
+       {asked, friendly, std::string_view(leaf.commonName), std::string_view(leaf.subject)})
     if (!candidate.empty()) return std::string(candidate);
   return "identity";
 }
@@ -62,10 +63,11 @@ struct KeyShape {
   int bits = 0;
 };
 Result<KeyShape> keyShape(const localapi::KeyRequest& request) {
-  for (const keys::KeyType type : {keys::KeyType::EcP256, keys::KeyType::EcP384, keys::KeyType::EcP521, keys::KeyType::Rsa})
+  for (const keys::KeyType type :
+       {keys::KeyType::EcP256, keys::KeyType::EcP384, keys::KeyType::EcP521, keys::KeyType::Rsa})
     if (keys::text(type) == request.keyType) return KeyShape{type, type == keys::KeyType::Rsa ? request.keySize : 0};
-  return fail(Reason::Unsupported, fmt::format("'{}' is not a key type", request.keyType), "use EC P-256, EC P-384, EC P-521 or RSA",
-              errSecParam);
+  return fail(Reason::Unsupported, fmt::format("'{}' is not a key type", request.keyType),
+              "use EC P-256, EC P-384, EC P-521 or RSA", errSecParam);
 }
 
 }  // namespace
@@ -106,7 +108,11 @@ void IdentityService::importPkcs12(const CallPtr& call) {
   for (const std::string& warning : contents->warnings)
     log::warn("PKCS#12", {{"payload", request->payloadIdentifier}, {"warning", warning}});
 
-  keychain::KeyRecord key{.id = randomUuid(), .installation = request->installation, .payloadUuid = request->payloadUuid, .spki = {}, .blob = {}};
+  keychain::KeyRecord key{.id = randomUuid(),
+                          .installation = request->installation,
+                          .payloadUuid = request->payloadUuid,
+                          .spki = {},
+                          .blob = {}};
   Result<MadeKey> made = parts_.keys.import(key.id, contents->pkcs8);
   if (!parsed(call, made)) return;
   key.kind = made->kind;
@@ -149,21 +155,28 @@ void IdentityService::createKey(const CallPtr& call) {
     const Result<keys::PublicKey> decoded = keys::PublicKey::fromSpki(key.spki);
     if (!parsed(call, decoded)) return;
     answer(call, localapi::toJson(localapi::KeyInfo{.key = key.id,
-                                                    .keyType = decoded->type == keys::KeyType::Rsa ? fmt::format("RSA {}", decoded->bits)
-                                                                                                   : std::string(keys::text(decoded->type)),
+                                                    .keyType = decoded->type == keys::KeyType::Rsa
+                                                                   ? fmt::format("RSA {}", decoded->bits)
+                                                                   : std::string(keys::text(decoded->type)),
                                                     .keyKind = std::string(keys::text(key.kind)),
                                                     .publicKey = key.spki,
                                                     .existed = existed}));
   };
-  const Result<std::optional<keychain::KeyRecord>> existing = parts_.store.keyFor(request->installation, request->payloadUuid);
+  const Result<std::optional<keychain::KeyRecord>> existing =
+      parts_.store.keyFor(request->installation, request->payloadUuid);
   if (!parsed(call, existing)) return;
   if (*existing) {
     if (request->hardwareBound && (*existing)->kind != keys::KeyKind::Tpm)
-      return refuse(call, {Reason::Conflict, "this payload has a software key already, and now asks for a hardware-bound one",
-                           "abort the installation and begin a new one", 0});
+      return refuse(call,
+                    {Reason::Conflict, "this payload has a software key already, and now asks for a hardware-bound one",
+                     "abort the installation and begin a new one", 0});
     return reply(**existing, true);
   }
-  keychain::KeyRecord key{.id = randomUuid(), .installation = request->installation, .payloadUuid = request->payloadUuid, .spki = {}, .blob = {}};
+  keychain::KeyRecord key{.id = randomUuid(),
+                          .installation = request->installation,
+                          .payloadUuid = request->payloadUuid,
+                          .spki = {},
+                          .blob = {}};
   Result<MadeKey> made = parts_.keys.create(key.id, shape->type, shape->bits, request->hardwareBound);
   if (!parsed(call, made)) return;
   key.kind = made->kind;
@@ -221,7 +234,8 @@ void IdentityService::bindCertificate(const CallPtr& call) {
   answer(call, view(record, true));
 }
 
-void IdentityService::announceRemoved(const std::vector<keychain::IdentityRecord>& before, const std::vector<std::string>& removed) {
+void IdentityService::announceRemoved(const std::vector<keychain::IdentityRecord>& before,
+                                      const std::vector<std::string>& removed) {
   for (const keychain::IdentityRecord& identity : before) {
     if (std::ranges::find(removed, identity.id) == removed.end()) continue;
     parts_.keys.forget(identity.keyId);

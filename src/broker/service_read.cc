@@ -25,8 +25,12 @@ void IdentityService::status(const CallPtr& call) {
       if (record.state == keychain::IdentityState::Active) ++active;
     const SigningStatistics signing = signing_.statistics();
     out["identities"] = {{"active", active}, {"lost", all->size() - active}};
-    out["signatures"] = {{"completed", signing.completed}, {"failed", signing.failed},     {"expired", signing.expired},
-                         {"refused", signing.refused},     {"abandoned", signing.abandoned}, {"queued", signing.queued},
+    out["signatures"] = {{"completed", signing.completed},
+                         {"failed", signing.failed},
+                         {"expired", signing.expired},
+                         {"refused", signing.refused},
+                         {"abandoned", signing.abandoned},
+                         {"queued", signing.queued},
                          {"longestSeconds", signing.longestSeconds}};
     out["watchers"] = watchers_.count();
     json problems = json::array();
@@ -52,7 +56,8 @@ void IdentityService::show(const CallPtr& call) {
   const Result<keychain::IdentityRecord> record = parts_.store.identity(call->subject);
   // What the caller may not see is as if it were not there; what is staged is there for managementd alone.
   const bool visible = record && call->entitled->sees(record->accessGroup) &&
-                       (record->state != keychain::IdentityState::Staged || call->entitled->find(Usage::Manage, record->accessGroup) != nullptr);
+                       (record->state != keychain::IdentityState::Staged ||
+                        call->entitled->find(Usage::Manage, record->accessGroup) != nullptr);
   if (!visible)
     return refuse(call, {Reason::NotFound, fmt::format("there is no identity '{}' for this caller", call->subject),
                          "`wayleave identity list` shows those there are", errSecItemNotFound});
@@ -68,9 +73,11 @@ void IdentityService::resolve(const CallPtr& call) {
   const Result<keychain::IdentityRecord> record = parts_.store.resolve(*reference);
   if (!parsed(call, record)) return;
   if (!call->entitled->sees(record->accessGroup))
-    return refuseEntitlement(call, {Reason::NotEntitled, "no grant of this caller covers the identity behind this reference",
-                                    "its access group must stand in the grant: `wayleave identity show` as root names it",
-                                    errSecMissingEntitlement}, &*record);
+    return refuseEntitlement(call,
+                             {Reason::NotEntitled, "no grant of this caller covers the identity behind this reference",
+                              "its access group must stand in the grant: `wayleave identity show` as root names it",
+                              errSecMissingEntitlement},
+                             &*record);
   answer(call, view(*record, true));
 }
 
@@ -84,7 +91,8 @@ void IdentityService::watch(const CallPtr& call) {
       return refuse(call, {Reason::BadInput, "since is not a number", {}, errSecParam});
   }
   if (!watchers_.hasRoom(call->verdict.uid))
-    return refuse(call, {Reason::Busy, "too many programs of this user follow the identities", "one stream per program is enough", 0});
+    return refuse(call, {Reason::Busy, "too many programs of this user follow the identities",
+                         "one stream per program is enough", 0});
   (void)watchers_.add(call->responder->openStream(), *call->entitled, call->verdict.uid, since);
 }
 
@@ -127,7 +135,8 @@ void IdentityService::auditTail(const CallPtr& call) {
     const std::string& digits = found->second;
     const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), limit);
     if (code != std::errc{} || end != digits.data() + digits.size() || limit > kMostLines)
-      return refuse(call, {Reason::BadInput, fmt::format("limit is not a number up to {}", kMostLines), {}, errSecParam});
+      return refuse(call,
+                    {Reason::BadInput, fmt::format("limit is not a number up to {}", kMostLines), {}, errSecParam});
   }
   const Result<std::vector<std::string>> lines = parts_.audit.tail(limit);
   if (!parsed(call, lines)) return;
@@ -157,7 +166,8 @@ void IdentityService::grantsReload(const CallPtr& call) {
   if (need(call, Usage::Inspect) == nullptr) return;
   json problems = json::array();
   for (const GrantProblem& problem : reloadGrants())
-    problems.push_back({{"file", problem.file}, {"line", problem.line}, {"key", problem.key}, {"message", problem.message}});
+    problems.push_back(
+        {{"file", problem.file}, {"line", problem.line}, {"key", problem.key}, {"message", problem.message}});
   const bool taken = problems.empty();
   if (!record(call, entryFor(*call, "grants"))) return;
   answer(call, {{"reloaded", taken}, {"count", parts_.grants.current()->size()}, {"problems", std::move(problems)}});

@@ -63,8 +63,10 @@ bool IdentityService::withinRate(const CallPtr& call, const Grant& grant) {
   TokenBucket& bucket =
       signatureBuckets_.try_emplace(key, grant.signatureBurst, grant.signaturesPerMinute / 60, now).first->second;
   if (bucket.take(1, now)) return true;
-  refuse(call, {Reason::RateLimited, fmt::format("grant '{}' allows {:g} signatures per minute", grant.name, grant.signaturesPerMinute),
-                fmt::format("try again in {} ms; a TLS client should resume sessions", bucket.waitFor(1, now).count()), 0});
+  refuse(call,
+         {Reason::RateLimited,
+          fmt::format("grant '{}' allows {:g} signatures per minute", grant.name, grant.signaturesPerMinute),
+          fmt::format("try again in {} ms; a TLS client should resume sessions", bucket.waitFor(1, now).count()), 0});
   return false;
 }
 
@@ -106,7 +108,9 @@ void IdentityService::signMessage(const CallPtr& call) {
   const Result<keys::SignatureScheme> scheme = keys::parseScheme(request->scheme);
   if (!parsed(call, scheme)) return;
   if (request->message.size() > kMostMessageBytes)
-    return refuse(call, {Reason::BadInput, fmt::format("the message is larger than {} bytes", kMostMessageBytes), {}, errSecParam});
+    return refuse(
+        call,
+        {Reason::BadInput, fmt::format("the message is larger than {} bytes", kMostMessageBytes), {}, errSecParam});
   if (!withinRate(call, *grant)) return;
   sign(call, {.key = {},
               .identity = std::move(identity),
@@ -145,7 +149,8 @@ void IdentityService::signRequest(const CallPtr& call) {
 void IdentityService::sign(const CallPtr& call, Signature signature) {
   if (signature.identity) {
     if (signature.identity->state == keychain::IdentityState::Lost)
-      return refuse(call, {Reason::IdentityLost, fmt::format("'{}' is lost: {}", signature.identity->label, signature.identity->stateDetail),
+      return refuse(call, {Reason::IdentityLost,
+                           fmt::format("'{}' is lost: {}", signature.identity->label, signature.identity->stateDetail),
                            "install its profile again to enrol a new key", errSecDataNotAvailable});
     Result<keychain::KeyRecord> key = parts_.store.key(signature.identity->keyId);
     if (!parsed(call, key)) return;
@@ -184,7 +189,8 @@ void IdentityService::signatureDone(const CallPtr& call, const Signature& signat
   // Before the answer: a signature that could not be recorded never leaves.
   if (!record(call, std::move(entry))) return;
   if (!result) {
-    if (signature.identity && result.error().reason == Reason::IdentityLost) markLost(*signature.identity, result.error());
+    if (signature.identity && result.error().reason == Reason::IdentityLost)
+      markLost(*signature.identity, result.error());
     return refuse(call, result.error());
   }
   answer(call, localapi::bytesJson("signature", *result));
@@ -204,7 +210,8 @@ void IdentityService::examineTpmKeys() {
   (void)slow_.submit([this] {
     const Status root = parts_.keys.checkStorageRoot();
     const bool lost = !root && root.error().reason == Reason::IdentityLost;
-    if (!root && !lost) return log::failure("the TPM could not be examined; its identities stay as they are", root.error());
+    if (!root && !lost)
+      return log::failure("the TPM could not be examined; its identities stay as they are", root.error());
     const Result<std::vector<keychain::IdentityRecord>> all = parts_.store.identities();
     if (!all) return log::failure("identities could not be read", all.error());
     for (const keychain::IdentityRecord& identity : *all) {
@@ -216,7 +223,9 @@ void IdentityService::examineTpmKeys() {
       const Result<std::shared_ptr<keys::PrivateKey>> opened = parts_.keys.open(*key);
       if (!opened) continue;
       const keys::SignatureScheme scheme = (*opened)->supportedSchemes().front();
-      if (!(*opened)->signDigest(scheme, randomBytes(keys::digestLength(scheme)), parts_.clock.now() + kRequestDeadline)) continue;
+      if (!(*opened)->signDigest(scheme, randomBytes(keys::digestLength(scheme)),
+                                 parts_.clock.now() + kRequestDeadline))
+        continue;
       if (const Status back = parts_.store.setState(identity.id, keychain::IdentityState::Active, ""); !back) continue;
       log::info("identity is back", {{"identity", identity.id}, {"label", identity.label}});
       watchers_.announce("identity-added", identity.id, identity.reference, identity.accessGroup);

@@ -1,5 +1,5 @@
-// The whole of identityd in one process, over its real socket, by the typed client: install, resolve, sign, renew, remove;
-// and what a compromised caller tries.
+// The whole of identityd in one process, over its real socket, by the typed client: install, resolve, sign, renew,
+// remove; and what a compromised caller tries.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -62,7 +62,8 @@ Bytes pkcs12(const char* password, int serial = 7) {
   const Bytes der = certificateFor(key.get(), serial);
   const uint8_t* cursor = der.data();
   const keys::X509Ptr certificate(d2i_X509(nullptr, &cursor, static_cast<long>(der.size())));
-  const Handle<PKCS12, PKCS12_free> file(PKCS12_create(password, "friendly", key.get(), certificate.get(), nullptr, 0, 0, 2048, 1, 0));
+  const Handle<PKCS12, PKCS12_free> file(
+      PKCS12_create(password, "friendly", key.get(), certificate.get(), nullptr, 0, 0, 2048, 1, 0));
   uint8_t* bytes = nullptr;
   const int length = i2d_PKCS12(file.get(), &bytes);
   Bytes out(bytes, bytes + length);
@@ -92,7 +93,9 @@ class TestKeys final : public KeyRing {
     return real_.create(id, type, bits, hardware);
   }
   Result<MadeKey> import(std::string_view id, const Secret& pkcs8) override { return real_.import(id, pkcs8); }
-  Result<localapi::KeyAttestation> attest(const keychain::KeyRecord& record, ByteView data) override { return real_.attest(record, data); }
+  Result<localapi::KeyAttestation> attest(const keychain::KeyRecord& record, ByteView data) override {
+    return real_.attest(record, data);
+  }
   Result<localapi::AkEnrolment> beginAkEnrolment() override { return real_.beginAkEnrolment(); }
   Result<Bytes> activateCredential(ByteView a, ByteView b) override { return real_.activateCredential(a, b); }
   Status storeAkChain(const std::vector<Bytes>& chain) override { return real_.storeAkChain(chain); }
@@ -103,7 +106,8 @@ class TestKeys final : public KeyRing {
 
  private:
   struct Faulty final : keys::PrivateKey {
-    Faulty(std::shared_ptr<keys::PrivateKey> key, std::function<Status()> f) : inner(std::move(key)), fault(std::move(f)) {}
+    Faulty(std::shared_ptr<keys::PrivateKey> key, std::function<Status()> f)
+        : inner(std::move(key)), fault(std::move(f)) {}
     const keys::PublicKey& publicKey() const override { return inner->publicKey(); }
     keys::KeyKind kind() const override { return inner->kind(); }
     std::vector<keys::SignatureScheme> supportedSchemes() const override { return inner->supportedSchemes(); }
@@ -128,7 +132,9 @@ class ServiceTest : public testing::Test {
   // One grant for this very test program.
   void grant(const std::string& rest, std::string groups = R"(["com.apple.managed.vpn.shared"])") {
     const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-    const std::string toml = "[[grant]]\nname = 'test'\nexecutable = '" + self + "'\naccept = ['path', 'mapped-code', 'loader-variables']\naccess-groups = " + groups + "\n" + rest + "\n";
+    const std::string toml = "[[grant]]\nname = 'test'\nexecutable = '" + self +
+                             "'\naccept = ['path', 'mapped-code', 'loader-variables']\naccess-groups = " + groups +
+                             "\n" + rest + "\n";
     ASSERT_TRUE(writeFileAtomically(grantsFolder / "10-test.toml", asBytes(toml), 0644));
     for (const GrantProblem& problem : service.reloadGrants()) ADD_FAILURE() << describe(problem);
   }
@@ -153,8 +159,11 @@ class ServiceTest : public testing::Test {
     EXPECT_TRUE(committed) << committed.error().message;
     return imported ? *imported : IdentityInfo{};
   }
-  Result<Bytes> signTls(const Bytes& reference, Bytes content, bool tls13 = true, Steady deadline = std::chrono::steady_clock::now() + 20s) {
-    return client->signTls({.reference = reference, .scheme = "ecdsa_secp384r1_sha384", .tls13 = tls13, .content = std::move(content)}, deadline);
+  Result<Bytes> signTls(const Bytes& reference, Bytes content, bool tls13 = true,
+                        Steady deadline = std::chrono::steady_clock::now() + 20s) {
+    return client->signTls(
+        {.reference = reference, .scheme = "ecdsa_secp384r1_sha384", .tls13 = tls13, .content = std::move(content)},
+        deadline);
   }
   std::vector<std::string> auditLines() { return audit->tail(100).value(); }
 
@@ -170,10 +179,12 @@ class ServiceTest : public testing::Test {
   std::unique_ptr<AuditLog> audit = AuditLog::open(folder.path(), clock).value();
   IdentityService service{{*store, ring, callers, grants, *audit, clock, folder.path()}};
   std::unique_ptr<localapi::Server> server = [this] {
-    auto made = localapi::Server::listen(folder / "identity.sock", 0666,
-                                         [this](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
-                                           service.handle(std::move(request), std::move(responder));
-                                         }).value();
+    auto made =
+        localapi::Server::listen(folder / "identity.sock", 0666,
+                                 [this](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
+                                   service.handle(std::move(request), std::move(responder));
+                                 })
+            .value();
     made->start();
     return made;
   }();
@@ -210,14 +221,16 @@ TEST_F(ServiceTest, InstallsResolvesSignsAndRemoves) {
   const Bytes content = clientContent();
   ASSERT_EQ(1, EVP_Digest(content.data(), content.size(), digest.data(), nullptr, EVP_sha384(), nullptr));
   EXPECT_TRUE(keys::verifyDigest(key, keys::SignatureScheme::EcdsaSecp384r1Sha384, digest, *signature).value());
-  EXPECT_TRUE(client->signMessage(staged->reference, "ecdsa_secp384r1_sha384", asBytes("hello"), std::chrono::steady_clock::now() + 20s));
+  EXPECT_TRUE(client->signMessage(staged->reference, "ecdsa_secp384r1_sha384", asBytes("hello"),
+                                  std::chrono::steady_clock::now() + 20s));
 
   ASSERT_TRUE(client->removeProfileIdentities("profile"));
   EXPECT_EQ(Reason::NotFound, client->resolve(staged->reference).error().reason);
   const AuditReport report = verifyAudit(folder.path()).value();
   EXPECT_TRUE(report.findings.empty());
-  EXPECT_THAT(auditLines(), testing::Contains(testing::AllOf(HasSubstr("\"event\":\"sign\""), HasSubstr("\"outcome\":\"OK\""),
-                                                             HasSubstr("tls-client"), HasSubstr(staged->id))));
+  EXPECT_THAT(auditLines(),
+              testing::Contains(testing::AllOf(HasSubstr("\"event\":\"sign\""), HasSubstr("\"outcome\":\"OK\""),
+                                               HasSubstr("tls-client"), HasSubstr(staged->id))));
 }
 
 TEST_F(ServiceTest, ASecondProfileReplacesTheFirst) {
@@ -262,12 +275,21 @@ TEST_F(ServiceTest, EnrolsAnAcmeIdentityWithASoftwareKey) {
   EXPECT_TRUE(client->signCertificationRequest(key.key, "ecdsa_secp384r1_sha384", request.info()));
   const auto other = keys::SoftwareKey::generate(keys::KeyType::EcP384).value();
   const auto foreign = enrolment::CertificationRequest::make(parameters, other->publicKey().spki).value();
-  EXPECT_EQ(Reason::KeyMismatch, client->signCertificationRequest(key.key, "ecdsa_secp384r1_sha384", foreign.info()).error().reason);
-  EXPECT_EQ(Reason::BadInput, client->signCertificationRequest(key.key, "ecdsa_secp384r1_sha384", clientContent()).error().reason);
+  EXPECT_EQ(Reason::KeyMismatch,
+            client->signCertificationRequest(key.key, "ecdsa_secp384r1_sha384", foreign.info()).error().reason);
+  EXPECT_EQ(Reason::BadInput,
+            client->signCertificationRequest(key.key, "ecdsa_secp384r1_sha384", clientContent()).error().reason);
 
-  localapi::BindRequest bind{.installation = "i1", .key = key.key, .source = "acme", .profileIdentifier = "p", .payloadIdentifier = "p.acme",
-                             .payloadUuid = "A1", .label = "ACME", .accessGroup = std::string(kGroup),
-                             .chain = {certificateForSpki(key.publicKey, 1)}, .attested = true};
+  localapi::BindRequest bind{.installation = "i1",
+                             .key = key.key,
+                             .source = "acme",
+                             .profileIdentifier = "p",
+                             .payloadIdentifier = "p.acme",
+                             .payloadUuid = "A1",
+                             .label = "ACME",
+                             .accessGroup = std::string(kGroup),
+                             .chain = {certificateForSpki(key.publicKey, 1)},
+                             .attested = true};
   EXPECT_EQ(Reason::BadInput, client->bindCertificate(bind).error().reason) << "a software key was never attested";
   bind.attested = false;
   bind.chain = {certificateForSpki(other->publicKey().spki, 1)};
@@ -283,7 +305,8 @@ TEST_F(ServiceTest, EnrolsAnAcmeIdentityWithASoftwareKey) {
 
   // Renewal: same key, same reference, a new certificate.
   const Bytes renewed = certificateForSpki(key.publicKey, 2);
-  EXPECT_EQ(Reason::KeyMismatch, client->renewCertificate(bound->id, {certificateForSpki(other->publicKey().spki, 2)}).error().reason);
+  EXPECT_EQ(Reason::KeyMismatch,
+            client->renewCertificate(bound->id, {certificateForSpki(other->publicKey().spki, 2)}).error().reason);
   const Result<IdentityInfo> after = client->renewCertificate(bound->id, {renewed});
   ASSERT_TRUE(after) << after.error().message;
   EXPECT_EQ(bound->reference, after->reference);
@@ -291,7 +314,8 @@ TEST_F(ServiceTest, EnrolsAnAcmeIdentityWithASoftwareKey) {
   EXPECT_FALSE(store->identity(bound->id)->previousChain.empty());
   EXPECT_TRUE(signTls(bound->reference, clientContent()));
   // Confirmation follows the answer.
-  for (int attempt = 0; attempt < 1000 && !store->identity(bound->id)->previousChain.empty(); ++attempt) std::this_thread::yield();
+  for (int attempt = 0; attempt < 1000 && !store->identity(bound->id)->previousChain.empty(); ++attempt)
+    std::this_thread::yield();
 }
 
 TEST_F(ServiceTest, HardwareBoundWithoutATpmIsARefusalNeverASoftwareKey) {
@@ -316,13 +340,19 @@ TEST_F(ServiceTest, ATlsClientCanSignNothingButItsHandshake) {
   asServer.insert(asServer.end(), 48, 0x42);
   EXPECT_EQ(Reason::NotEntitled, signTls(identity.reference, asServer).error().reason);
   EXPECT_EQ(Reason::BadInput, signTls(identity.reference, toBytes("pay mallory")).error().reason);
-  EXPECT_EQ(Reason::BadInput, signTls(identity.reference, toBytes("eyJhbGciOiJFUzM4NCJ9.eyJzdWIiOiJyb290In0")).error().reason);
+  EXPECT_EQ(Reason::BadInput,
+            signTls(identity.reference, toBytes("eyJhbGciOiJFUzM4NCJ9.eyJzdWIiOiJyb290In0")).error().reason);
   enrolment::RequestParameters parameters;
   parameters.subject = {{{"CN", "evil"}}};
   const auto request = enrolment::CertificationRequest::make(parameters, identity.publicKey).value();
   EXPECT_EQ(Reason::BadInput, signTls(identity.reference, request.info()).error().reason);
-  EXPECT_EQ(Reason::NotEntitled, signTls(identity.reference, Bytes(48, 1), false).error().reason) << "TLS 1.2 needs 'digest'";
-  EXPECT_EQ(Reason::NotEntitled, client->signMessage(identity.reference, "ecdsa_secp384r1_sha384", asBytes("x"), std::chrono::steady_clock::now() + 5s).error().reason);
+  EXPECT_EQ(Reason::NotEntitled, signTls(identity.reference, Bytes(48, 1), false).error().reason)
+      << "TLS 1.2 needs 'digest'";
+  EXPECT_EQ(Reason::NotEntitled, client
+                                     ->signMessage(identity.reference, "ecdsa_secp384r1_sha384", asBytes("x"),
+                                                   std::chrono::steady_clock::now() + 5s)
+                                     .error()
+                                     .reason);
   EXPECT_EQ(Reason::NotEntitled, client->list().error().reason);
   EXPECT_EQ(Reason::NotEntitled, client->beginInstallation("evil").error().reason);
   EXPECT_EQ(Reason::NotEntitled, client->removeProfileIdentities("profile").error().reason);
@@ -330,7 +360,8 @@ TEST_F(ServiceTest, ATlsClientCanSignNothingButItsHandshake) {
   // All of it stands in the log.
   size_t refusals = 0;
   for (const std::string& line : auditLines())
-    if (line.find("\"event\":\"sign\"") != std::string::npos && line.find("\"outcome\":\"OK\"") == std::string::npos) ++refusals;
+    if (line.find("\"event\":\"sign\"") != std::string::npos && line.find("\"outcome\":\"OK\"") == std::string::npos)
+      ++refusals;
   EXPECT_EQ(6u, refusals);
 }
 
@@ -344,10 +375,13 @@ TEST_F(ServiceTest, DigestsAreSignedUnderTheirOwnUsageOnly) {
 
 TEST_F(ServiceTest, WithoutAGrantNotEvenANameIsTold) {
   const IdentityInfo identity = install();
-  ASSERT_TRUE(writeFileAtomically(grantsFolder / "10-test.toml", asBytes("[[grant]]\nname='x'\nexecutable='/bin/other'\naccess-groups='*'\nusages='list'\n"), 0644));
+  ASSERT_TRUE(writeFileAtomically(
+      grantsFolder / "10-test.toml",
+      asBytes("[[grant]]\nname='x'\nexecutable='/bin/other'\naccess-groups='*'\nusages='list'\n"), 0644));
   ASSERT_TRUE(service.reloadGrants().empty());
-  for (const Error& error : {client->list().error(), client->show(identity.id).error(), client->resolve(identity.reference).error(),
-                             signTls(identity.reference, clientContent()).error(), client->resolve(asBytes("nonsense")).error()}) {
+  for (const Error& error :
+       {client->list().error(), client->show(identity.id).error(), client->resolve(identity.reference).error(),
+        signTls(identity.reference, clientContent()).error(), client->resolve(asBytes("nonsense")).error()}) {
     EXPECT_EQ(Reason::NotEntitled, error.reason) << error.message;
     EXPECT_EQ(errSecMissingEntitlement, error.osStatus);
     EXPECT_THAT(error.message, testing::Not(HasSubstr("friendly")));
@@ -420,8 +454,9 @@ TEST_F(ServiceTest, AKeyThatNeverAnswersIsAnsweredForAtTheDeadline) {
     future.wait();
     return {};
   };
-  EXPECT_EQ(Reason::DeadlineExceeded,
-            signTls(identity.reference, clientContent(), true, std::chrono::steady_clock::now() + 200ms).error().reason);
+  EXPECT_EQ(
+      Reason::DeadlineExceeded,
+      signTls(identity.reference, clientContent(), true, std::chrono::steady_clock::now() + 200ms).error().reason);
   EXPECT_TRUE(client->list()) << "everything else goes on";
   release.set_value();
 }
@@ -432,12 +467,13 @@ TEST_F(ServiceTest, WatchersHearWhatTheyMaySee) {
   std::stop_source stop;
   std::jthread watcher([&] {
     std::vector<std::string> lines;
-    (void)raw.follow("/v1/watch?since=0",
-                     [&](std::string_view line) {
-                       lines.emplace_back(line);
-                       return lines.size() < 2;
-                     },
-                     stop.get_token(), [&] { opened.set_value(); });
+    (void)raw.follow(
+        "/v1/watch?since=0",
+        [&](std::string_view line) {
+          lines.emplace_back(line);
+          return lines.size() < 2;
+        },
+        stop.get_token(), [&] { opened.set_value(); });
     heard.set_value(lines);
   });
   opened.get_future().wait();
@@ -451,7 +487,8 @@ TEST_F(ServiceTest, WatchersHearWhatTheyMaySee) {
 }
 
 TEST_F(ServiceTest, RefusesMalformedRequests) {
-  const auto status = [&](std::string_view method, std::string_view path, std::string_view body = {}, std::string_view type = "application/json") {
+  const auto status = [&](std::string_view method, std::string_view path, std::string_view body = {},
+                          std::string_view type = "application/json") {
     return raw.call(method, path, body, type)->status;
   };
   EXPECT_EQ(404, status("GET", "/v1/nothing"));
@@ -473,7 +510,8 @@ TEST_F(ServiceTest, RefusesMalformedRequests) {
 
 TEST_F(ServiceTest, ShowsAdministratorsCallersAuditAndGrants) {
   EXPECT_THAT(raw.callJson("GET", "/v1/caller").value(), HasSubstr("\"grants\":[\"test\"]"));
-  const std::string check = raw.callJson("POST", "/v1/callers/check", R"({"pid":)" + std::to_string(::getpid()) + "}").value();
+  const std::string check =
+      raw.callJson("POST", "/v1/callers/check", R"({"pid":)" + std::to_string(::getpid()) + "}").value();
   EXPECT_THAT(check, HasSubstr("[[grant]]"));
   EXPECT_THAT(raw.callJson("POST", "/v1/callers/check", R"({"path":"/usr/bin/env"})").value(), HasSubstr("SHA-256"));
   EXPECT_EQ(400, raw.call("POST", "/v1/callers/check", "{}")->status);
@@ -506,7 +544,10 @@ TEST_F(ServiceTest, ManyCallersAtOnceAllGetAnswers) {
       threads.emplace_back([&] {
         const auto own = localapi::makeIdentityClient(folder / "identity.sock");
         for (int index = 0; index < 5; ++index) {
-          const Result<Bytes> signature = own->signTls({.reference = identity.reference, .scheme = "ecdsa_secp384r1_sha384", .tls13 = true, .content = clientContent()},
+          const Result<Bytes> signature = own->signTls({.reference = identity.reference,
+                                                        .scheme = "ecdsa_secp384r1_sha384",
+                                                        .tls13 = true,
+                                                        .content = clientContent()},
                                                        std::chrono::steady_clock::now() + 30s);
           ++(signature ? good : signature.error().reason == Reason::Busy ? busy : other);
         }

@@ -103,7 +103,8 @@ void SigningQueue::State::submit(SigningRequest request) {
     job->request.done(fail(reason, std::move(message), std::move(hint)));
   };
   if (stopping) return refuse(Reason::Cancelled, "the daemon is stopping", {});
-  if (job->request.deadline <= now) return refuse(Reason::DeadlineExceeded, "the deadline had passed before it was asked", {});
+  if (job->request.deadline <= now)
+    return refuse(Reason::DeadlineExceeded, "the deadline had passed before it was asked", {});
   std::unique_ptr<KeyQueue>& slot = keys[job->request.key];
   if (!slot) slot = std::make_unique<KeyQueue>();
   KeyQueue& queue = *slot;

@@ -2,9 +2,9 @@
 
 // In front of each key: a bounded queue that is fair between callers, and one thread that signs.
 //
-// A TPM signs one thing at a time and may take 600 ms; a caller that asks a hundred times must not keep another waiting for
-// a minute, and a key that hangs must not keep other keys waiting at all. So: a queue and a thread per key; within a queue
-// the callers take turns; every request is answered at its deadline whatever the key does.
+// A TPM signs one thing at a time and may take 600 ms; a caller that asks a hundred times must not keep another waiting
+// for a minute, and a key that hangs must not keep other keys waiting at all. So: a queue and a thread per key; within
+// a queue the callers take turns; every request is answered at its deadline whatever the key does.
 
 #include <cstdint>
 #include <functional>
@@ -24,12 +24,12 @@ struct SigningLimits {
 };
 
 struct SigningRequest {
-  std::string key;     // id
-  uint64_t caller = 0; // who takes turns: the caller's user id, for example
+  std::string key;      // id
+  uint64_t caller = 0;  // who takes turns: the caller's user id, for example
   Steady deadline{};
-  std::function<bool()> abandoned;         // has the caller gone? asked just before signing; may be empty
-  std::function<Result<Bytes>()> work;     // signs; runs on the key's thread
-  std::function<void(Result<Bytes>)> done; // exactly once, on any thread, maybe within submit(); must not block
+  std::function<bool()> abandoned;          // has the caller gone? asked just before signing; may be empty
+  std::function<Result<Bytes>()> work;      // signs; runs on the key's thread
+  std::function<void(Result<Bytes>)> done;  // exactly once, on any thread, maybe within submit(); must not block
 };
 
 struct SigningStatistics {
@@ -41,8 +41,8 @@ struct SigningStatistics {
 class SigningQueue {
  public:
   explicit SigningQueue(SigningLimits limits = {});
-  // Answers what is queued with Cancelled. Waits a moment for keys at work; one that never returns keeps its thread, which then
-  // touches nothing of ours any more.
+  // Answers what is queued with Cancelled. Waits a moment for keys at work; one that never returns keeps its thread,
+  // which then touches nothing of ours any more.
   ~SigningQueue();
 
   // `done` gets: what work returned; Busy (queue full, or this caller's share of it); DeadlineExceeded; Cancelled (the

@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <future>
-#include <semaphore>
 #include <mutex>
+#include <semaphore>
 
 #include "broker/token_bucket.h"
 
@@ -63,13 +63,14 @@ TEST(SigningQueue, CallersTakeTurns) {
   std::vector<std::shared_ptr<Answer>> answers;
   const auto ask = [&](uint64_t caller) {
     answers.push_back(std::make_shared<Answer>());
-    queue.submit(request("k", caller, in(30s),
-                         [&, caller] {
-                           const std::lock_guard lock(mutex);
-                           order.push_back(caller);
-                           return Bytes{};
-                         },
-                         answers.back()));
+    queue.submit(request(
+        "k", caller, in(30s),
+        [&, caller] {
+          const std::lock_guard lock(mutex);
+          order.push_back(caller);
+          return Bytes{};
+        },
+        answers.back()));
   };
   auto first = std::make_shared<Answer>();
   queue.submit(request("k", 9, in(30s), [&] { return gate.pass(); }, first));
@@ -123,12 +124,13 @@ TEST(SigningQueue, SkipsCallersThatHaveGone) {
   SigningQueue queue;
   auto answer = std::make_shared<Answer>();
   bool signedAnyway = false;
-  SigningRequest gone = request("k", 1, in(10s),
-                                [&] {
-                                  signedAnyway = true;
-                                  return Bytes{};
-                                },
-                                answer);
+  SigningRequest gone = request(
+      "k", 1, in(10s),
+      [&] {
+        signedAnyway = true;
+        return Bytes{};
+      },
+      answer);
   gone.abandoned = [] { return true; };
   queue.submit(std::move(gone));
   EXPECT_EQ(Reason::Cancelled, answer->future.get().error().reason);

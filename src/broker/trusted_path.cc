@@ -70,9 +70,10 @@ Result<PathOwner> checkPath(const std::string& path, const TrustedOwners& owners
   }
   if (!S_ISREG(parent.st_mode)) return untrusted(fmt::format("{} is not a regular file", path), {});
   if (expected != nullptr && (parent.st_dev != expected->device || parent.st_ino != expected->inode))
-    return untrusted(fmt::format("{} is not the file that is running", path),
-                     "if the program was upgraded while it ran, restart it; a program in a container of its own must be "
-                     "granted by another description than its path");
+    return untrusted(
+        fmt::format("{} is not the file that is running", path),
+        "if the program was upgraded while it ran, restart it; a program in a container of its own must be "
+        "granted by another description than its path");
   return PathOwner{parent.st_uid, parent.st_mode};
 }
 

@@ -13,8 +13,14 @@ json verdictJson(const Verdict& verdict) {
     if (!condition.hint.empty()) entry["hint"] = condition.hint;
     conditions.push_back(std::move(entry));
   }
-  return {{"pid", verdict.pid},       {"uid", verdict.uid},       {"gid", verdict.gid},   {"groups", verdict.groups},
-          {"executable", verdict.executable}, {"sha256", verdict.sha256}, {"cgroup", verdict.cgroup}, {"unit", verdict.unit},
+  return {{"pid", verdict.pid},
+          {"uid", verdict.uid},
+          {"gid", verdict.gid},
+          {"groups", verdict.groups},
+          {"executable", verdict.executable},
+          {"sha256", verdict.sha256},
+          {"cgroup", verdict.cgroup},
+          {"unit", verdict.unit},
           {"conditions", std::move(conditions)}};
 }
 
@@ -31,11 +37,12 @@ std::string suggestedGrant(const Verdict& verdict) {
     if (!condition.held && condition.name != ConditionName::Undumpable && condition.name != ConditionName::Connection)
       accept += fmt::format("# {}: {}\n", text(condition.name), condition.sentence);
   // TOML basic strings escape as JSON strings do.
-  return fmt::format("{}[[grant]]\nname = \"\"\nexecutable = {}\n# sha256 = \"{}\"  # only these contents; must follow every upgrade\n"
-                     "user = {}\n{}access-groups = []\nusages = []  # tls-client, sign, list\n",
-                     accept.empty() ? accept : "# These conditions do not hold; repair them, or say accept = [\"…\"]:\n" + accept,
-                     json(verdict.executable).dump(-1, ' ', false, json::error_handler_t::replace), verdict.sha256, verdict.uid,
-                     verdict.unit.empty() ? std::string{} : fmt::format("# unit = \"{}\"\n", verdict.unit));
+  return fmt::format(
+      "{}[[grant]]\nname = \"\"\nexecutable = {}\n# sha256 = \"{}\"  # only these contents; must follow every upgrade\n"
+      "user = {}\n{}access-groups = []\nusages = []  # tls-client, sign, list\n",
+      accept.empty() ? accept : "# These conditions do not hold; repair them, or say accept = [\"…\"]:\n" + accept,
+      json(verdict.executable).dump(-1, ' ', false, json::error_handler_t::replace), verdict.sha256, verdict.uid,
+      verdict.unit.empty() ? std::string{} : fmt::format("# unit = \"{}\"\n", verdict.unit));
 }
 
 }  // namespace wayleave::broker

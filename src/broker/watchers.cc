@@ -39,7 +39,8 @@ Status Watchers::add(std::shared_ptr<localapi::EventStream> stream, Entitlements
   return {};
 }
 
-void Watchers::announce(std::string kind, const std::string& identity, const Bytes& reference, const std::string& accessGroup) {
+void Watchers::announce(std::string kind, const std::string& identity, const Bytes& reference,
+                        const std::string& accessGroup) {
   const std::lock_guard lock(mutex_);
   Event event{{++sequence_, std::move(kind), identity, reference}, accessGroup};
   std::erase_if(watchers_, [&](const Watcher& watcher) { return !send(watcher, event); });

@@ -102,7 +102,8 @@ nlohmann::json toJson(const Observation& seen) {
   return out;
 }
 
-// The witness is ours, but it read what strangers wrote: types are checked like anyone's. May throw nlohmann's exceptions.
+// The witness is ours, but it read what strangers wrote: types are checked like anyone's. May throw nlohmann's
+// exceptions.
 Observation fromJson(const nlohmann::json& in) {
   Observation seen;
   seen.alive = in.at("alive").get<bool>();
@@ -177,7 +178,7 @@ Result<Observation> DirectWitness::observe(pid_t pid, int pidfd, ino_t connectio
 }
 
 Result<std::unique_ptr<WitnessProcess>> WitnessProcess::start(const std::optional<sandbox::Account>& account,
-                                                                      std::span<char> title) {
+                                                              std::span<char> title) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
     return std::unexpected(errnoError(errno, "make the witness' channel"));

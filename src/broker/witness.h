@@ -2,10 +2,10 @@
 
 // Who looks at callers. Reading another user's /proc/PID/exe takes CAP_SYS_PTRACE, its environment CAP_DAC_READ_SEARCH:
 // together the right to read any process and any file. The process that holds the keys must not have them. So identityd
-// forks a *witness* before it gives up root: same user, those two capabilities, no keys, no sockets but one pair, a system
-// call list without tracing, writing or making processes (sandbox/), and one question it answers: what do you see at this pidfd?
-// (Weighed against: the capabilities in identityd itself, where seccomp cannot tell /proc/PID/mem from /proc/PID/exe;
-// and a thread of identityd with the capability, which shares its memory and so is no boundary.)
+// forks a *witness* before it gives up root: same user, those two capabilities, no keys, no sockets but one pair, a
+// system call list without tracing, writing or making processes (sandbox/), and one question it answers: what do you
+// see at this pidfd? (Weighed against: the capabilities in identityd itself, where seccomp cannot tell /proc/PID/mem
+// from /proc/PID/exe; and a thread of identityd with the capability, which shares its memory and so is no boundary.)
 // Where there is just one user (a user namespace, development) the witness needs no capability and works the same.
 //
 // The message is fixed-size plus one descriptor in, one JSON document plus one descriptor out, over SOCK_SEQPACKET.
@@ -46,9 +46,9 @@ class DirectWitness final : public Witness {
 
 class WitnessProcess final : public Witness {
  public:
-  // Forks: call it while the process has one thread. The child becomes `account` (when given) and keeps the two capabilities
-  // as far as it has them. `title`: argv's memory of the program, overwritten in the child so that `ps` tells the two apart.
-  // Errors: Io, and what sandbox reports: the child is confined before this returns.
+  // Forks: call it while the process has one thread. The child becomes `account` (when given) and keeps the two
+  // capabilities as far as it has them. `title`: argv's memory of the program, overwritten in the child so that `ps`
+  // tells the two apart. Errors: Io, and what sandbox reports: the child is confined before this returns.
   static Result<std::unique_ptr<WitnessProcess>> start(const std::optional<sandbox::Account>& account,
                                                        std::span<char> title = {});
   ~WitnessProcess() override;

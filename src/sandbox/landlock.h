@@ -1,8 +1,8 @@
 #pragma once
 
 // Which part of the file system a daemon may touch, by Landlock (kernel 5.13 and later; what a kernel does not know is
-// left out). Also refused, where the kernel can: TCP bind and connect, signals and abstract sockets to processes outside.
-// Paths opened with O_PATH, stat, and connecting to a unix socket by its path are not restricted by Landlock.
+// left out). Also refused, where the kernel can: TCP bind and connect, signals and abstract sockets to processes
+// outside. Paths opened with O_PATH, stat, and connecting to a unix socket by its path are not restricted by Landlock.
 
 #include <string>
 #include <vector>
@@ -22,7 +22,8 @@ struct FilePolicy {
 };
 
 // For the calling thread and the threads it makes later: call it before there are others. Needs no_new_privs.
-// Returns the kernel's Landlock ABI version, 0 when it has none (nothing is restricted then: say so in the log). Errors: Io.
+// Returns the kernel's Landlock ABI version, 0 when it has none (nothing is restricted then: say so in the log).
+// Errors: Io.
 Result<int> restrictFiles(const FilePolicy& policy);
 
 }  // namespace wayleave::sandbox

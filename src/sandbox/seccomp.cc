@@ -23,38 +23,86 @@ constexpr std::array kAlways = {
     // memory, threads, signals, time
     "brk", "mmap", "munmap", "mprotect", "mremap", "madvise", "mlock", "mlock2", "munlock", "membarrier", "futex",
     "futex_waitv", "set_robust_list", "get_robust_list", "rseq", "set_tid_address", "sched_yield", "sched_getaffinity",
-    "sched_setaffinity", "sched_getparam", "sched_getscheduler", "getcpu", "exit", "exit_group", "rt_sigaction", "rt_sigprocmask",
-    "rt_sigreturn", "rt_sigtimedwait", "rt_sigpending", "rt_sigsuspend", "sigaltstack", "restart_syscall", "tgkill", "clock_gettime",
-    "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time", "getitimer", "pause",
+    "sched_setaffinity", "sched_getparam", "sched_getscheduler", "getcpu", "exit", "exit_group", "rt_sigaction",
+    "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "rt_sigpending", "rt_sigsuspend", "sigaltstack",
+    "restart_syscall", "tgkill", "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday",
+    "time", "getitimer", "pause",
     // who and where we are
-    "getpid", "getppid", "gettid", "getpgrp", "getsid", "getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid",
-    "getgroups", "capget", "uname", "sysinfo", "getrusage", "getrlimit", "prlimit64", "times", "prctl", "arch_prctl", "umask",
-    "getrandom", "getcwd",
+    "getpid", "getppid", "gettid", "getpgrp", "getsid", "getuid", "geteuid", "getgid", "getegid", "getresuid",
+    "getresgid", "getgroups", "capget", "uname", "sysinfo", "getrusage", "getrlimit", "prlimit64", "times", "prctl",
+    "arch_prctl", "umask", "getrandom", "getcwd",
     // descriptors
-    "read", "readv", "pread64", "preadv", "preadv2", "write", "writev", "pwrite64", "pwritev", "pwritev2", "close", "close_range",
-    "dup", "dup2", "dup3", "fcntl", "lseek", "ioctl", "pipe", "pipe2", "eventfd2", "timerfd_create", "timerfd_settime",
-    "timerfd_gettime", "signalfd4", "poll", "ppoll", "select", "pselect6", "epoll_create", "epoll_create1", "epoll_ctl",
-    "epoll_wait", "epoll_pwait", "epoll_pwait2", "pidfd_open", "pidfd_send_signal",
+    "read", "readv", "pread64", "preadv", "preadv2", "write", "writev", "pwrite64", "pwritev", "pwritev2", "close",
+    "close_range", "dup", "dup2", "dup3", "fcntl", "lseek", "ioctl", "pipe", "pipe2", "eventfd2", "timerfd_create",
+    "timerfd_settime", "timerfd_gettime", "signalfd4", "poll", "ppoll", "select", "pselect6", "epoll_create",
+    "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2", "pidfd_open", "pidfd_send_signal",
     // looking at files (opening is below: it depends on the flags)
-    "stat", "lstat", "fstat", "newfstatat", "statx", "statfs", "fstatfs", "access", "faccessat", "faccessat2", "readlink",
-    "readlinkat", "getdents64", "fadvise64", "flock",
+    "stat", "lstat", "fstat", "newfstatat", "statx", "statfs", "fstatfs", "access", "faccessat", "faccessat2",
+    "readlink", "readlinkat", "getdents64", "fadvise64", "flock",
     // sockets (socket and socketpair are below: they depend on the family)
-    "bind", "listen", "accept", "accept4", "connect", "getsockname", "getpeername", "getsockopt", "setsockopt", "sendto", "sendmsg",
-    "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "shutdown"};
-constexpr std::array kWritesFiles = {
-    "open", "openat", "creat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "link", "linkat",
-    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "fchownat", "lchown", "truncate", "ftruncate", "fallocate",
-    "fsync", "fdatasync", "sync_file_range", "utimensat", "memfd_create"};
-constexpr std::array kProcesses = {"clone", "clone3", "fork", "vfork", "execve", "execveat", "wait4", "waitid", "kill", "setpgid",
-                                   "setsid"};
+    "bind", "listen", "accept", "accept4", "connect", "getsockname", "getpeername", "getsockopt", "setsockopt",
+    "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "shutdown"};
+constexpr std::array kWritesFiles = {"open",   "openat",    "creat",           "rename",    "renameat",    "renameat2",
+                                     "unlink", "unlinkat",  "mkdir",           "mkdirat",   "rmdir",       "link",
+                                     "linkat", "chmod",     "fchmod",          "fchmodat",  "fchmodat2",   "chown",
+                                     "fchown", "fchownat",  "lchown",          "truncate",  "ftruncate",   "fallocate",
+                                     "fsync",  "fdatasync", "sync_file_range", "utimensat", "memfd_create"};
+constexpr std::array kProcesses = {"clone", "clone3", "fork", "vfork",   "execve", "execveat",
+                                   "wait4", "waitid", "kill", "setpgid", "setsid"};
 // Refused in every build, even where the allow-list is off.
-constexpr std::array kNever = {
-    "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "kcmp", "io_uring_setup",
-    "io_uring_enter", "io_uring_register", "bpf", "perf_event_open", "userfaultfd", "mount", "umount2", "move_mount", "open_tree",
-    "fsopen", "fsmount", "fsconfig", "fspick", "mount_setattr", "pivot_root", "chroot", "unshare", "setns", "keyctl", "add_key",
-    "request_key", "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff",
-    "acct", "quotactl", "open_by_handle_at", "name_to_handle_at", "iopl", "ioperm", "settimeofday", "clock_settime", "adjtimex",
-    "clock_adjtime", "sethostname", "setdomainname", "syslog", "vhangup", "modify_ldt", "personality", "lookup_dcookie"};
+constexpr std::array kNever = {"ptrace",
+                               "process_vm_readv",
+                               "process_vm_writev",
+                               "process_madvise",
+                               "pidfd_getfd",
+                               "kcmp",
+                               "io_uring_setup",
+                               "io_uring_enter",
+                               "io_uring_register",
+                               "bpf",
+                               "perf_event_open",
+                               "userfaultfd",
+                               "mount",
+                               "umount2",
+                               "move_mount",
+                               "open_tree",
+                               "fsopen",
+                               "fsmount",
+                               "fsconfig",
+                               "fspick",
+                               "mount_setattr",
+                               "pivot_root",
+                               "chroot",
+                               "unshare",
+                               "setns",
+                               "keyctl",
+                               "add_key",
+                               "request_key",
+                               "init_module",
+                               "finit_module",
+                               "delete_module",
+                               "kexec_load",
+                               "kexec_file_load",
+                               "reboot",
+                               "swapon",
+                               "swapoff",
+                               "acct",
+                               "quotactl",
+                               "open_by_handle_at",
+                               "name_to_handle_at",
+                               "iopl",
+                               "ioperm",
+                               "settimeofday",
+                               "clock_settime",
+                               "adjtimex",
+                               "clock_adjtime",
+                               "sethostname",
+                               "setdomainname",
+                               "syslog",
+                               "vhangup",
+                               "modify_ldt",
+                               "personality",
+                               "lookup_dcookie"};
 
 class Builder {
  public:
@@ -68,8 +116,8 @@ class Builder {
   void one(uint32_t action, int number) { rule(action, number, {}); }
   void rule(uint32_t action, int number, std::vector<scmp_arg_cmp> arguments) {
     if (number == __NR_SCMP_ERROR || action == default_ || failure_ != 0) return;
-    const int code =
-        seccomp_rule_add_array(filter_.get(), action, number, static_cast<unsigned>(arguments.size()), arguments.data());
+    const int code = seccomp_rule_add_array(filter_.get(), action, number, static_cast<unsigned>(arguments.size()),
+                                            arguments.data());
     // A call that this architecture lacks is no failure: it cannot be made.
     if (code != 0 && code != -EDOM && code != -EFAULT) failure_ = code;
   }

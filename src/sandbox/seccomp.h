@@ -1,12 +1,12 @@
 #pragma once
 
-// Which system calls a daemon may make, as a seccomp filter (libseccomp). An allow-list: what is not named fails with ENOSYS,
-// so that the C library falls back to its older ways. Whatever the list says, these are never allowed: other address
-// families than the policy's, io_uring (it makes sockets past the filter), other architectures' calls, tracing, mounting,
-// namespaces, kernel keyrings, BPF.
+// Which system calls a daemon may make, as a seccomp filter (libseccomp). An allow-list: what is not named fails with
+// ENOSYS, so that the C library falls back to its older ways. Whatever the list says, these are never allowed: other
+// address families than the policy's, io_uring (it makes sockets past the filter), other architectures' calls, tracing,
+// mounting, namespaces, kernel keyrings, BPF.
 //
-// Under AddressSanitizer and ThreadSanitizer the allow-list would have to follow the sanitizers' runtime; there only the
-// "never" list is enforced, which still proves the address families.
+// Under AddressSanitizer and ThreadSanitizer the allow-list would have to follow the sanitizers' runtime; there only
+// the "never" list is enforced, which still proves the address families.
 
 #include <vector>
 
@@ -25,7 +25,8 @@ struct SyscallPolicy {
   std::vector<int> also;
 };
 
-// For every thread of the process, and for good. Needs no_new_privs. Errors: Unsupported (a kernel without seccomp), Internal.
+// For every thread of the process, and for good. Needs no_new_privs. Errors: Unsupported (a kernel without seccomp),
+// Internal.
 Status restrictSystemCalls(const SyscallPolicy& policy);
 
 // Does this build enforce the allow-list, or (sanitizers) just the list of what is never allowed?

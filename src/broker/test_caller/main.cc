@@ -39,7 +39,8 @@ int waitForEnd(int fd) {
 int main(int count, char** arguments) {
   const std::string_view mode = count > 1 ? arguments[1] : "";
   if (mode == "wait") return ::pause();
-  if (mode == "connect" && count == 4) return waitForEnd(connectTo(arguments[2], std::string_view(arguments[3]) == "cloexec"));
+  if (mode == "connect" && count == 4)
+    return waitForEnd(connectTo(arguments[2], std::string_view(arguments[3]) == "cloexec"));
   if (mode == "exec" && count > 4) {
     connectTo(arguments[2], std::string_view(arguments[3]) == "cloexec");
     ::execv(arguments[4], arguments + 4);

@@ -3,11 +3,11 @@
 // Order matters: the witness is forked while there is one thread and while there may be root; then root goes, then the
 // sandbox closes; only then are state and grants read and threads made.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <cstring>
 #include <filesystem>
@@ -45,8 +45,8 @@ std::string folderOf(const std::string& path) {
   return folder.empty() ? "." : folder;
 }
 
-// The shipped grants name the users that the package creates. Where they do not exist (development, one user for all), the other
-// daemons run as this very user.
+// The shipped grants name the users that the package creates. Where they do not exist (development, one user for all),
+// the other daemons run as this very user.
 std::string userNumber(const std::string& name) {
   const Result<uid_t> found = sandbox::findUser(name);
   if (found) return std::to_string(*found);
@@ -76,7 +76,8 @@ Status checkStateFolder(const std::string& folder) {
   struct stat info{};
   if (::stat(folder.c_str(), &info) != 0) return std::unexpected(errnoError(errno, folder));
   if ((info.st_mode & 0077) != 0)
-    return fail(Reason::Io, fmt::format("{} is open to others (mode {:04o})", folder, info.st_mode & 07777), "chmod 700 " + folder);
+    return fail(Reason::Io, fmt::format("{} is open to others (mode {:04o})", folder, info.st_mode & 07777),
+                "chmod 700 " + folder);
   return {};
 }
 
@@ -140,7 +141,8 @@ Result<bool> run(const Options& options, std::span<char> title) {
   broker::MachineKeys keys(**store, std::move(sealer), std::move(tpm), clock);
   const auto audit = broker::AuditLog::open(options.stateFolder, clock);
   if (!audit) return propagate(audit.error());
-  broker::GrantTable grants(options.grantsFolder, variables(options), options.grantsFolderGiven ? "" : broker::shippedGrants());
+  broker::GrantTable grants(options.grantsFolder, variables(options),
+                            options.grantsFolderGiven ? "" : broker::shippedGrants());
   (void)grants.reload();  // with a mistake in them nobody gets anything; the log and the status say so
   broker::CallerVerifier callers(**witness, clock);
   broker::IdentityService service({.store = **store,
@@ -157,9 +159,11 @@ Result<bool> run(const Options& options, std::span<char> title) {
   limits.bodyBytes = broker::IdentityService::kMostBodyBytes;
   limits.connectionsPerUid = options.connectionsPerUser;
   auto server = localapi::Server::listen(
-      options.socket, 0666, [&](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
+      options.socket, 0666,
+      [&](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
         service.handle(std::move(request), std::move(responder));
-      }, limits);
+      },
+      limits);
   if (!server) return propagate(server.error());
   (*server)->start();
   service.examineTpmKeys();
@@ -180,18 +184,26 @@ int main(int count, char** arguments) {
   Options options;
   CLI::App app("Holds this machine's identities, verifies which program asks for them, and signs. Has no network.");
   app.set_version_flag("--version", WAYLEAVE_VERSION);
-  app.add_option("--state-dir", options.stateFolder, "keys, certificates, audit log")->type_name("DIR")->capture_default_str();
+  app.add_option("--state-dir", options.stateFolder, "keys, certificates, audit log")
+      ->type_name("DIR")
+      ->capture_default_str();
   app.add_option("--socket", options.socket, "where callers connect")->type_name("PATH")->capture_default_str();
-  CLI::Option* grants = app.add_option("--grants-dir", options.grantsFolder, "who may use what; the shipped grants while it does not exist")
+  CLI::Option* grants = app.add_option("--grants-dir", options.grantsFolder,
+                                       "who may use what; the shipped grants while it does not exist")
                             ->type_name("DIR")
                             ->capture_default_str();
-  app.add_option("--tcti", options.tcti, "the TPM: device:/dev/tpmrm0, swtpm:path=…; none when not given")->type_name("TCTI");
+  app.add_option("--tcti", options.tcti, "the TPM: device:/dev/tpmrm0, swtpm:path=…; none when not given")
+      ->type_name("TCTI");
   app.add_option("--log-level", options.logLevel, "debug, info, warning or error")->capture_default_str();
   app.add_option("--user", options.user, "become this user[:group], by name or number, when started as root");
-  app.add_option("--proxy-user", options.proxyUser, "the user of wayleave-proxyd, for ${proxy-user} in grants")->capture_default_str();
-  app.add_option("--management-user", options.managementUser, "the user of wayleave-managementd, for ${management-user}")
+  app.add_option("--proxy-user", options.proxyUser, "the user of wayleave-proxyd, for ${proxy-user} in grants")
       ->capture_default_str();
-  app.add_option("--connections-per-user", options.connectionsPerUser, "at the same time")->check(CLI::Range(1, 512))->capture_default_str();
+  app.add_option("--management-user", options.managementUser,
+                 "the user of wayleave-managementd, for ${management-user}")
+      ->capture_default_str();
+  app.add_option("--connections-per-user", options.connectionsPerUser, "at the same time")
+      ->check(CLI::Range(1, 512))
+      ->capture_default_str();
   CLI11_PARSE(app, count, arguments);
   options.grantsFolderGiven = grants->count() > 0;
 

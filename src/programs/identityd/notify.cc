@@ -22,7 +22,8 @@ void notifySupervisor(std::string_view state) {
   if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
   const Fd socket = Fd::adopt(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
-  if (!socket || ::sendto(socket.borrow(), state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), length) < 0)
+  if (!socket || ::sendto(socket.borrow(), state.data(), state.size(), MSG_NOSIGNAL,
+                          reinterpret_cast<sockaddr*>(&address), length) < 0)
     log::warn("the supervisor could not be told", {{"state", std::string(state)}});
 }
 
