@@ -6,12 +6,14 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <openssl/err.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <boost/asio/io_context.hpp>
 #include <functional>
 #include <mutex>
@@ -48,7 +50,11 @@ struct Listener {
 // One accepted connection, blocking, with TLS on it.
 class Peer {
  public:
-  Peer(int fd, SSL_CTX* context) : fd_(Fd::adopt(fd)), ssl_(SSL_new(context)) { SSL_set_fd(ssl_.get(), fd); }
+  Peer(int fd, SSL_CTX* context) : fd_(Fd::adopt(fd)), ssl_(SSL_new(context)) {
+    const int on = 1;
+    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    SSL_set_fd(ssl_.get(), fd);
+  }
 
   bool accept() { return SSL_accept(ssl_.get()) == 1; }
   SSL* ssl() { return ssl_.get(); }
@@ -221,7 +227,9 @@ struct Tunnel {
 class TunnelTest : public testing::Test {
  protected:
   explicit TunnelTest(std::vector<std::string> alpn = {"http/1.1"}, Protocol protocol = Protocol::Http1)
-      : alpn_(std::move(alpn)), protocol_(protocol) {}
+      : alpn_(std::move(alpn)), protocol_(protocol) {
+    std::signal(SIGPIPE, SIG_IGN);  // OpenSSL's socket BIO writes without MSG_NOSIGNAL
+  }
 
   void runUntil(const std::function<bool()>& done, std::chrono::milliseconds limit = 20s) {
     const auto until = std::chrono::steady_clock::now() + limit;

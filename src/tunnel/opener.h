@@ -24,6 +24,9 @@ struct WorkerBuffers {
   static constexpr size_t kBatchBytes = 256 * 1024;
   std::unique_ptr<uint8_t[]> cipher{new uint8_t[kBatchBytes]};
   std::unique_ptr<uint8_t[]> plain{new uint8_t[kBatchBytes]};
+  // Frames of HTTP/2 on their way into TLS records, four records at a time.
+  static constexpr size_t kFramesBytes = 64 * 1024;
+  std::unique_ptr<uint8_t[]> frames{new uint8_t[kFramesBytes]};
   tls::ChunkCache chunks;
 };
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/bytes.h"
@@ -22,14 +23,25 @@ struct Target {
 };
 
 // What happens to a stream; implemented by the flow. Called on the loop, never from inside a call the flow itself makes
-// into the stream, except onData from resumeReading().
+// into the stream.
 class StreamEvents {
  public:
   virtual ~StreamEvents() = default;
   // Bytes from the target, in a buffer the worker lends for the length of the call. Returns how many were taken; fewer than
   // offered pauses the stream (the rest is kept) until resumeReading().
   virtual size_t onData(ByteView bytes) = 0;
-  virtual void onWritable() = 0;     // writeCapacity() is above 0 again
+  // Several pieces in order, none empty, when one wake-up brought more than one: an HTTP/2 gateway sends DATA frames of
+  // 16 KiB. Returns how many bytes were taken of all. A flow that owns a socket overrides it with one writev().
+  virtual size_t onDataParts(std::span<const ByteView> parts) {
+    size_t taken = 0;
+    for (const ByteView part : parts) {
+      const size_t now = onData(part);
+      taken += now;
+      if (now < part.size()) break;
+    }
+    return taken;
+  }
+  virtual void onWritable() = 0;     // writeCapacity() is above 0 again, after it was 0 or write() took less than offered
   virtual void onEndOfStream() = 0;  // the target sent its last byte; writing may go on
   // The stream is gone, both ways; last call. Completed when both directions ended in order; otherwise why.
   virtual void onClosed(const Error& why) = 0;
@@ -62,6 +74,9 @@ class Opener {
   // New tunnels use a new identity or trust from now on; existing ones drain. Removed: existing ones close with `why`.
   virtual void drain() = 0;
   virtual void closeAll(const Error& why) = 0;
+  // At start, and when the network changed or the machine woke: have a connection before a flow asks, and find out at once
+  // which of the old ones died. Does nothing where each tunnel has its own connection.
+  virtual void warm() {}
 };
 
 }  // namespace wayleave::tunnel
