@@ -14,6 +14,13 @@
 
 #include "base/owned.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+// LeakSanitizer attaches to its own process at exit, which an undumpable process does not allow: without this every
+// hardened daemon of a sanitizer build would end with its fatal error.
+extern "C" int __lsan_is_turned_off();
+extern "C" int __lsan_is_turned_off() { return ::prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 1 ? 0 : 1; }
+#endif
+
 namespace wayleave::sandbox {
 namespace {
 
