@@ -1,6 +1,9 @@
 #include "pkcs11/crypto.h"
 
 #include <openssl/crypto.h>
+#include <unistd.h>
+
+#include <atomic>
 
 namespace wayleave::pkcs11 {
 namespace {
@@ -20,8 +23,20 @@ const char* nameOf(HashKind kind) {
 }  // namespace
 
 OSSL_LIB_CTX* cryptoContext() {
-  static OSSL_LIB_CTX* const context = OSSL_LIB_CTX_new();
-  return context;
+  struct Made {
+    OSSL_LIB_CTX* context;
+    pid_t owner;
+    Made* before;
+  };
+  static std::atomic<Made*> latest{nullptr};
+  Made* known = latest.load();
+  while (known == nullptr || known->owner != getpid()) {
+    Made* const made = new Made{OSSL_LIB_CTX_new(), getpid(), known};
+    if (latest.compare_exchange_strong(known, made)) return made->context;
+    OSSL_LIB_CTX_free(made->context);
+    delete made;
+  }
+  return known->context;
 }
 
 size_t hashLength(HashKind kind) {

@@ -17,7 +17,8 @@
 
 namespace wayleave::pkcs11 {
 
-// Made once, never freed: the module is not unloaded (-z nodelete), and at exit libcrypto may be gone before us.
+// One for each process, never freed: the module is not unloaded (-z nodelete), and at exit libcrypto may be gone before us. A
+// forked child gets its own: a thread of the parent may have held a lock of the old one.
 OSSL_LIB_CTX* cryptoContext();
 
 // While it lives our errors go to the host thread's queue; when it goes they are taken off again.
