@@ -236,6 +236,12 @@ CK_RV signFinal(CK_SESSION_HANDLE session, CK_BYTE* signature, CK_ULONG* length)
 
 CK_RV notParallel(CK_SESSION_HANDLE) { return CKR_FUNCTION_NOT_PARALLEL; }
 
+// The token says that it has no generator (no CKF_RNG); this is how the functions say it.
+template <typename... Arguments>
+CK_RV noGenerator(Arguments...) {
+  return CKR_RANDOM_NO_RNG;
+}
+
 template <typename... Arguments>
 CK_RV notSupported(Arguments...) {
   return CKR_FUNCTION_NOT_SUPPORTED;
@@ -310,8 +316,8 @@ CK_FUNCTION_LIST makeList() {
   f.C_WrapKey = notSupported;
   f.C_UnwrapKey = notSupported;
   f.C_DeriveKey = notSupported;
-  f.C_SeedRandom = notSupported;
-  f.C_GenerateRandom = notSupported;
+  f.C_SeedRandom = noGenerator;
+  f.C_GenerateRandom = noGenerator;
   f.C_GetFunctionStatus = notParallel;
   f.C_CancelFunction = notParallel;
   return f;

@@ -126,6 +126,7 @@ Answer<CK_MECHANISM_INFO> mechanismInfo(CK_MECHANISM_TYPE type) {
   const Row* row = find(type);
   if (row == nullptr) return failWith(CKR_MECHANISM_INVALID);
   CK_MECHANISM_INFO info{};
+  // Not CKF_HW: the same mechanism serves keys in a TPM and keys in identityd's memory.
   info.flags = CKF_SIGN;
   if (row->padding == Padding::Ecdsa) {
     info.ulMinKeySize = 256;
