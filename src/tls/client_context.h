@@ -26,6 +26,7 @@ class ContextImpl final : public ClientContext {
   ContextImpl(ClientContextOptions given, SslCtxPtr made) : options(std::move(given)), context(std::move(made)) {}
   bool hasSession() const override { return !sessions.empty(); }
   void forgetSessions() override { sessions.clear(); }
+  void resumptionFailed() override { sessions.countFailure(); }
 
   // A connection with server name, name check and ALPN set.
   Result<SslPtr> newConnection() const;

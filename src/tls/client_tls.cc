@@ -72,7 +72,8 @@ const BIO_METHOD* wireMethod() {
 
 class ClientTlsImpl final : public ClientTls {
  public:
-  ClientTlsImpl(std::shared_ptr<ContextImpl> context, SslPtr ssl) : context_(std::move(context)), ssl_(std::move(ssl)) {}
+  ClientTlsImpl(std::shared_ptr<ContextImpl> context, SslPtr ssl, bool offerSession)
+      : context_(std::move(context)), ssl_(std::move(ssl)), mayOffer_(offerSession) {}
   ~ClientTlsImpl() override { ssl_.reset(); }  // before the wire its BIO points to
 
   bool attachWire() {
@@ -95,7 +96,7 @@ class ClientTlsImpl final : public ClientTls {
   void consume(size_t bytes) override { wire_.output.consume(bytes); }
 
   HandshakeState handshakeStep(bool maySign, Steady signDeadline) override {
-    if (!offered_) offerSession();
+    if (std::exchange(mayOffer_, false)) offerSession();
     const PermitScope scope({maySign, signDeadline});
     ERR_clear_error();
     (void)takeSignError();
@@ -118,6 +119,7 @@ class ClientTlsImpl final : public ClientTls {
     return {reinterpret_cast<const char*>(name), length};
   }
   bool resumed() const override { return SSL_session_reused(ssl_.get()) == 1; }
+  bool offeredSession() const override { return offered_; }
   std::string version() const override { return SSL_get_version(ssl_.get()); }
   void borrowFrom(ChunkCache& cache) override {
     // Both queues may hold handshake-time blocks: those are small or plain heap and go when they empty.
@@ -164,12 +166,16 @@ class ClientTlsImpl final : public ClientTls {
 
  private:
   void offerSession() {
-    offered_ = true;
     session_ = context_->sessions.take();
-    if (session_) SSL_set_session(ssl_.get(), session_.get());
+    if (session_) offered_ = SSL_set_session(ssl_.get(), session_.get()) == 1;
   }
   HandshakeState finished() {
-    if (session_ && !resumed()) context_->sessions.drop(session_.get());
+    if (session_) {
+      if (resumed())
+        context_->sessions.countSuccess();
+      else
+        context_->sessions.drop(session_.get());
+    }
     session_.reset();
     return HandshakeState::Done;
   }
@@ -184,17 +190,18 @@ class ClientTlsImpl final : public ClientTls {
   SslPtr ssl_;
   SessionPtr session_;  // the one offered, while the handshake runs
   Error error_{Reason::Ok, {}, {}};
+  bool mayOffer_;
   bool offered_ = false;
   bool ended_ = false;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<ClientTls>> ClientTls::make(std::shared_ptr<ClientContext> context) {
+Result<std::unique_ptr<ClientTls>> ClientTls::make(std::shared_ptr<ClientContext> context, bool offerSession) {
   auto impl = std::static_pointer_cast<ContextImpl>(std::move(context));  // the only ClientContext there is
   auto ssl = impl->newConnection();
   if (!ssl) return propagate(ssl.error());
-  auto tls = std::make_unique<ClientTlsImpl>(std::move(impl), std::move(*ssl));
+  auto tls = std::make_unique<ClientTlsImpl>(std::move(impl), std::move(*ssl), offerSession);
   if (!tls->attachWire()) return propagate(keys::opensslError(Reason::Internal, "make a BIO"));
   return tls;
 }

@@ -60,6 +60,10 @@ class ClientContext {
   virtual ~ClientContext() = default;
   virtual bool hasSession() const = 0;   // a ticket is at hand: the next handshake needs no signature
   virtual void forgetSessions() = 0;     // the identity changed or was removed
+  // A handshake that offered a ticket broke instead of falling back to a full one. Some gateways are configured so that
+  // they break every time (Squid with client certificates and no `sslcontext`): after two such failures in a row this
+  // context stops resuming. The caller tries again with `offerSession` false.
+  virtual void resumptionFailed() = 0;
 };
 
 // NeedsSigner: the gateway asks for our certificate, and the step was not allowed to sign: repeat it with `maySign`.
@@ -68,7 +72,7 @@ enum class HandshakeState : uint8_t { NeedsInput, NeedsSigner, Done, Failed };
 // One TLS connection. Not thread-safe: owned by the loop, except while a handshake step runs in the pool.
 class ClientTls {
  public:
-  static Result<std::unique_ptr<ClientTls>> make(std::shared_ptr<ClientContext> context);
+  static Result<std::unique_ptr<ClientTls>> make(std::shared_ptr<ClientContext> context, bool offerSession = true);
   virtual ~ClientTls() = default;
 
   // Lends ciphertext from the gateway, without a copy: the bytes must stay until read() has returned 0, or keepInput()
@@ -86,6 +90,7 @@ class ClientTls {
   virtual const Error& error() const = 0;  // GatewayUntrusted, GatewayTlsFailed, GatewayRefusedCertificate, or the signer's
   virtual std::string negotiatedAlpn() const = 0;
   virtual bool resumed() const = 0;
+  virtual bool offeredSession() const = 0;  // from the first step on
   virtual std::string version() const = 0;  // "TLSv1.3"
   // Once Done, on the loop: big output blocks come from the worker's cache, which must outlive this.
   virtual void borrowFrom(ChunkCache& cache) = 0;

@@ -2,6 +2,8 @@
 
 #include <ctime>
 
+#include "base/log.h"
+
 namespace wayleave::tls {
 namespace {
 
@@ -20,6 +22,7 @@ void SessionStore::removeExpired() {
 }
 
 void SessionStore::add(SessionPtr session) {
+  if (failures_.load(std::memory_order_relaxed) >= kMaxFailures) return;
   const std::lock_guard lock(mutex_);
   if (sessions_.size() == kMaxTickets) sessions_.pop_front();
   sessions_.push_back(std::move(session));
@@ -51,6 +54,14 @@ void SessionStore::drop(const SSL_SESSION* refused) {
     return std::string_view(reinterpret_cast<const char*>(other), otherLength) == wanted;
   });
   usable_.store(sessions_.size(), std::memory_order_relaxed);
+}
+
+void SessionStore::countFailure() {
+  if (failures_.fetch_add(1, std::memory_order_relaxed) + 1 == kMaxFailures) {
+    log::warn("the gateway breaks TLS connections that resume a session: every tunnel needs a signature from now on",
+              {{"hint", "give the gateway a session id context (Squid: sslcontext= on https_port)"}});
+  }
+  clear();
 }
 
 void SessionStore::clear() {

@@ -29,15 +29,21 @@ class SessionStore {
   // The gateway did not accept this one.
   void drop(const SSL_SESSION* refused);
   void clear();
+  // Handshakes with a ticket that broke, and that worked: see ClientContext::resumptionFailed.
+  void countFailure();
+  void countSuccess() { failures_.store(0, std::memory_order_relaxed); }
 
  private:
   static constexpr size_t kMaxTickets = 16;  // bounded: a server may send tickets without end
+
+  static constexpr int kMaxFailures = 2;
 
   void removeExpired();
 
   std::mutex mutex_;
   std::deque<SessionPtr> sessions_;  // oldest first
   std::atomic<size_t> usable_{0};
+  std::atomic<int> failures_{0};  // in a row
 };
 
 }  // namespace wayleave::tls

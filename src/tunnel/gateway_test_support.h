@@ -153,6 +153,23 @@ class Gateway {
   std::thread acceptor_;
 };
 
+// What a gateway's thread saw, for the test to read.
+class Noted {
+ public:
+  void set(std::string text) {
+    const std::lock_guard lock(mutex_);
+    text_ = std::move(text);
+  }
+  std::string get() {
+    const std::lock_guard lock(mutex_);
+    return text_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string text_;
+};
+
 // A flow that takes everything and remembers.
 class Recorder : public StreamEvents {
  public:

@@ -29,9 +29,9 @@ class Http1 : public test::TunnelTest {
 };
 
 TEST_F(Http1, CarriesBytesBothWaysAndEndsInOrder) {
-  std::string head;
+  test::Noted head;
   const Gateway gateway(serverContext_, [&](Peer& peer) {
-    head = peer.readHead();
+    head.set(peer.readHead());
     peer.write("HTTP/1.1 200 OK\r\n\r\nhello ");
     std::string got;
     while (got.size() < 300'000) got += peer.read();
@@ -48,7 +48,7 @@ TEST_F(Http1, CarriesBytesBothWaysAndEndsInOrder) {
   tunnel.finishAfterSending = true;
   tunnel.send(std::string(300'000, 'u'));
   runUntil([&] { return tunnel.events.closed.has_value(); });
-  EXPECT_EQ(head, "CONNECT [2001:db8::1]:22 HTTP/1.1\r\nHost: [2001:db8::1]:22\r\n\r\n");
+  EXPECT_EQ(head.get(), "CONNECT [2001:db8::1]:22 HTTP/1.1\r\nHost: [2001:db8::1]:22\r\n\r\n");
   EXPECT_EQ(tunnel.events.received, "hello 300000 after half-close");
   EXPECT_TRUE(tunnel.events.ended);
   EXPECT_EQ(tunnel.events.closed->reason, Reason::Completed);

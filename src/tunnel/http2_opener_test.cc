@@ -42,10 +42,10 @@ class Http2 : public test::TunnelTest {
 };
 
 TEST_F(Http2, CarriesBytesBothWaysAndEndsInOrder) {
-  std::string authority;
+  test::Noted authority;
   Http2Behaviour behaviour;
   behaviour.onRequest = [&](Http2Peer& peer, int32_t id, const std::string& target) {
-    authority = target;
+    authority.set(target);
     peer.respond(id, "200");
     peer.send(id, "hello ");
   };
@@ -58,7 +58,7 @@ TEST_F(Http2, CarriesBytesBothWaysAndEndsInOrder) {
   tunnel.finishAfterSending = true;
   tunnel.send(sent);
   runUntil([&] { return tunnel.events.closed.has_value(); });
-  EXPECT_EQ(authority, "[2001:db8::1]:22");
+  EXPECT_EQ(authority.get(), "[2001:db8::1]:22");
   EXPECT_TRUE(tunnel.events.received == "hello " + sent);
   EXPECT_TRUE(tunnel.events.ended);
   EXPECT_EQ(tunnel.events.closed->reason, Reason::Completed);
@@ -83,6 +83,34 @@ TEST_F(Http2, HalfClosesEitherWay) {
   tunnel.finishAfterSending = true;
   tunnel.send(std::string(100'000, 'x'));
   runUntil([&] { return tunnel.events.closed.has_value(); });
+  EXPECT_EQ(tunnel.events.closed->reason, Reason::Completed);
+}
+
+// What nghttpx does when an origin behind it closes. A slow reader still gets every byte.
+TEST_F(Http2, EndsInOrderWhenTheGatewayTakesNoMore) {
+  Http2Behaviour behaviour;
+  behaviour.onRequest = [](Http2Peer& peer, int32_t id, const std::string&) {
+    peer.respond(id, "200");
+    peer.send(id, std::string(200'000, 'e'));
+    peer.end(id);
+    peer.total = static_cast<size_t>(id);
+  };
+  behaviour.onTick = [](Http2Peer& peer) {
+    if (peer.total != 0) peer.reset(static_cast<int32_t>(std::exchange(peer.total, 0)), NGHTTP2_NO_ERROR);
+  };
+  const auto gateway = gatewayThat(behaviour);
+  const auto opener = openerTo(gateway->port());
+  Tunnel tunnel;
+  tunnel.events.appetite = 10;
+  openAndWait(*opener, tunnel);
+  runFor(100ms);
+  EXPECT_FALSE(tunnel.events.ended);
+  EXPECT_FALSE(tunnel.events.closed);
+  tunnel.events.appetite = SIZE_MAX;
+  tunnel.stream->resumeReading();
+  runUntil([&] { return tunnel.events.closed.has_value(); });
+  EXPECT_EQ(tunnel.events.receivedBytes, 200'000u);
+  EXPECT_TRUE(tunnel.events.ended);
   EXPECT_EQ(tunnel.events.closed->reason, Reason::Completed);
 }
 
@@ -508,14 +536,10 @@ TEST_F(Auto, FallsBackToHttp1OnTheSameConnection) {
 }
 
 TEST_F(Auto, FollowsAGatewayThatChangesItsMind) {
-  bool http2 = false;
-  std::mutex mutex;
   const Gateway gateway(serverContext_, [&](test::Peer& peer) {
     const unsigned char* name = nullptr;
     unsigned int length = 0;
     SSL_get0_alpn_selected(peer.ssl(), &name, &length);
-    const std::lock_guard lock(mutex);
-    http2 = length == 2;
     if (length == 2)
       test::http2({})(peer);
     else

@@ -50,7 +50,7 @@ nghttp2_nv field(std::string_view name, std::string_view value) {
 Error resetOf(uint32_t code) {
   const std::string message = fmt::format("the gateway reset the tunnel: {}", nghttp2_http2_strerror(code));
   switch (code) {
-    case NGHTTP2_NO_ERROR:  // NOLINT: "stop sending", after the target's last byte
+    case NGHTTP2_NO_ERROR:  // NOLINT: without an END_STREAM before it
     case NGHTTP2_CANCEL:
     case NGHTTP2_CONNECT_ERROR: return {Reason::TargetReset, message, {}};
     case NGHTTP2_PROTOCOL_ERROR:
@@ -474,8 +474,8 @@ void Http2Session::tellEnd(const std::shared_ptr<Http2Stream>& stream) {
 
 void Http2Session::tellClosed(const std::shared_ptr<Http2Stream>& stream, uint32_t code) {
   auto request = std::exchange(stream->request, nullptr);
-  // Both directions ended, but the flow has not taken everything yet: the stream lives on as what it holds.
-  if (!request && code == NGHTTP2_NO_ERROR && stream->finished && stream->endHeld) {
+  // All was said, but the flow has not taken everything yet: the stream lives on as what it holds.
+  if (!request && code == NGHTTP2_NO_ERROR && stream->endHeld) {
     nghttp2_session_set_stream_user_data(session_.get(), stream->id, nullptr);
     return;
   }
@@ -488,7 +488,9 @@ void Http2Session::tellClosed(const std::shared_ptr<Http2Stream>& stream, uint32
       host_.retry(request, refusedBy(code, request->authority()));
     else
       request->complete(std::unexpected(refusedBy(code, request->authority())));
-  } else if (code == NGHTTP2_NO_ERROR && stream->finished && stream->ended) {
+  } else if (code == NGHTTP2_NO_ERROR && stream->ended) {
+    // Both directions ended; or the target did and takes no more, which nghttpx says like RFC 9113 section 8.1 for requests:
+    // END_STREAM, then RST_STREAM without an error.
     stream->events.onClosed({Reason::Completed, "both directions ended", {}});
   } else {
     stream->events.onClosed(resetOf(code));
@@ -536,8 +538,7 @@ void Http2Session::deliverHeld(const std::shared_ptr<Http2Stream>& stream) {
   if (std::exchange(stream->endHeld, false)) {
     stream->ended = true;
     stream->events.onEndOfStream();
-    if (stream->session != nullptr && stream->finished &&
-        nghttp2_session_find_stream(session_.get(), stream->id) == nullptr) {
+    if (stream->session != nullptr && nghttp2_session_find_stream(session_.get(), stream->id) == nullptr) {
       forget(*stream);
       stream->events.onClosed({Reason::Completed, "both directions ended", {}});
       if (!over_) host_.streamsChanged();

@@ -48,17 +48,17 @@ Error socketError(int number, std::string_view what) {
 Result<std::shared_ptr<Link>> Link::dial(boost::asio::io_context& io, const OpenerOptions& options,
                                          std::shared_ptr<tls::ClientContext> context, Endpoints endpoints,
                                          LinkEvents& events) {
-  auto tls = tls::ClientTls::make(std::move(context));
+  auto tls = tls::ClientTls::make(context);
   if (!tls) return propagate(tls.error());
-  std::shared_ptr<Link> link(new Link(io, options, std::move(*tls), std::move(endpoints), events));
+  std::shared_ptr<Link> link(new Link(io, options, std::move(context), std::move(*tls), std::move(endpoints), events));
   boost::asio::post(io, [link] {
     if (link->phase_ != Phase::Closed) link->connectNext();
   });
   return link;
 }
 
-Link::Link(boost::asio::io_context& io, const OpenerOptions& options, std::unique_ptr<tls::ClientTls> tls,
-           Endpoints endpoints, LinkEvents& events)
+Link::Link(boost::asio::io_context& io, const OpenerOptions& options, std::shared_ptr<tls::ClientContext> context,
+           std::unique_ptr<tls::ClientTls> tls, Endpoints endpoints, LinkEvents& events)
     : io_(io),
       pool_(*options.pool),
       buffers_(options.buffers),
@@ -67,6 +67,7 @@ Link::Link(boost::asio::io_context& io, const OpenerOptions& options, std::uniqu
       handshakeTimeout_(options.handshakeTimeout),
       endpoints_(std::move(endpoints)),
       events_(&events),
+      context_(std::move(context)),
       tls_(std::move(tls)),
       socket_(io) {}
 
@@ -183,11 +184,12 @@ void Link::stepDone(tls::HandshakeState state) {
   switch (state) {
     case tls::HandshakeState::NeedsInput: awaitHandshakeBytes(); return;
     case tls::HandshakeState::NeedsSigner: submitStep(true); return;
-    case tls::HandshakeState::Failed: failNow(tls_->error()); return;
+    case tls::HandshakeState::Failed: handshakeFailed(tls_->error()); return;
     case tls::HandshakeState::Done: break;
   }
   phase_ = Phase::Open;
   timer_.reset();
+  context_.reset();
   resumed_ = tls_->resumed();
   tls_->borrowFrom(buffers_->chunks);
   const auto self = shared_from_this();
@@ -209,12 +211,31 @@ void Link::readHandshakeBytes() {
     tls_->keepInput();
     submitStep(false);
   } else if (got == 0) {
-    failNow(closedEarly("the gateway closed the connection during the TLS handshake"));
+    handshakeFailed(closedEarly("the gateway closed the connection during the TLS handshake"));
   } else if (errno == EAGAIN || errno == EINTR) {
     awaitHandshakeBytes();
   } else {
-    failNow(socketError(errno, "TLS handshake with the gateway"));
+    handshakeFailed(socketError(errno, "TLS handshake with the gateway"));
   }
+}
+
+// A gateway that cannot resume should fall back to a full handshake; one that breaks the connection gets a second one.
+void Link::handshakeFailed(Error why) {
+  const bool blamesTicket = why.reason == Reason::GatewayTlsFailed || why.reason == Reason::GatewayClosed;
+  if (!tls_->offeredSession() || !blamesTicket) {
+    failNow(std::move(why));
+    return;
+  }
+  context_->resumptionFailed();
+  auto tls = tls::ClientTls::make(context_, false);
+  if (!tls) {
+    failNow(std::move(tls.error()));
+    return;
+  }
+  tls_ = std::move(*tls);
+  phase_ = Phase::Connecting;
+  --next_;  // the address that answered
+  connectNext();
 }
 
 // ---- Reading.

@@ -68,8 +68,8 @@ class Link : public std::enable_shared_from_this<Link> {
  private:
   enum class Phase : uint8_t { Connecting, Handshaking, Open, Closed };
 
-  Link(boost::asio::io_context& io, const OpenerOptions& options, std::unique_ptr<tls::ClientTls> tls,
-       Endpoints endpoints, LinkEvents& events);
+  Link(boost::asio::io_context& io, const OpenerOptions& options, std::shared_ptr<tls::ClientContext> context,
+       std::unique_ptr<tls::ClientTls> tls, Endpoints endpoints, LinkEvents& events);
 
   void connectNext();
   Result<int> openSocket(const boost::asio::ip::tcp::endpoint& endpoint) const;
@@ -80,6 +80,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void stepDone(tls::HandshakeState state);
   void awaitHandshakeBytes();
   void readHandshakeBytes();
+  void handshakeFailed(Error why);
 
   void armRead();
   void readable();
@@ -105,6 +106,7 @@ class Link : public std::enable_shared_from_this<Link> {
   size_t next_ = 0;
   std::string lastTrouble_;
   LinkEvents* events_;
+  std::shared_ptr<tls::ClientContext> context_;  // until established
   std::unique_ptr<tls::ClientTls> tls_;
   boost::asio::posix::stream_descriptor socket_;
   std::optional<boost::asio::steady_timer> timer_;  // while dialling

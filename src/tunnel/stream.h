@@ -43,7 +43,8 @@ class StreamEvents {
   }
   virtual void onWritable() = 0;     // writeCapacity() is above 0 again, after it was 0 or write() took less than offered
   virtual void onEndOfStream() = 0;  // the target sent its last byte; writing may go on
-  // The stream is gone, both ways; last call. Completed when both directions ended in order; otherwise why.
+  // The stream is gone, both ways; last call. Completed when both directions ended in order, or when the target did and the
+  // gateway takes no more; otherwise why.
   virtual void onClosed(const Error& why) = 0;
 };
 
