@@ -74,7 +74,7 @@ Result<Bytes> spkiOf(const TPMT_PUBLIC& area);
 // of RSA signatures; they are put back. Errors: Unsupported (another algorithm), Internal.
 Result<Bytes> portableSignature(const TPMT_SIGNATURE& signature, size_t rsaModulusBytes);
 
-// Templates (docs/threat-model.md says why): empty authorisation and noDA everywhere, so that a foreign program's wrong
+// Templates: empty authorisation and noDA everywhere, so that a foreign program's wrong
 // guesses cannot lock us out.
 TPM2B_PUBLIC storageRootTemplate();     // P-256, AES-128-CFB: the TCG's, unique empty; never change it: it *is* the SRK
 TPM2B_PUBLIC attestationKeyTemplate();  // P-256, ECDSA/SHA-256, restricted
