@@ -41,6 +41,7 @@ std::vector<FlowRecord> FlowJournal::latest(size_t limit) const {
 
 void FlowJournal::watch(Watcher watcher) {
   const std::lock_guard lock(mutex_);
+  std::erase_if(watchers_, [](const Watcher& old) { return !old.isAlive(); });
   watchers_.push_back(std::move(watcher));
 }
 
@@ -73,7 +74,7 @@ void FlowJournal::run() {
 void FlowJournal::write(FlowRecord record) {
   options_.log(record);
   const std::lock_guard lock(mutex_);
-  std::erase_if(watchers_, [&](const Watcher& watcher) { return !watcher(record); });
+  std::erase_if(watchers_, [&](const Watcher& watcher) { return !watcher.onRecord(record); });
   kept_.push_back(std::move(record));
   if (kept_.size() > options_.kept) kept_.pop_front();
 }

@@ -24,8 +24,10 @@ class FlowJournal {
     size_t queuedPerWorker = 8'192;  // beyond it records are counted and dropped
     std::function<void(const FlowRecord&)> log = writeToLog;
   };
-  // Runs on the journal's thread; returns false when it wants no more.
-  using Watcher = std::function<bool(const FlowRecord&)>;
+  struct Watcher {
+    std::function<bool(const FlowRecord&)> onRecord;              // on the journal's thread; false: no more
+    std::function<bool()> isAlive = [] { return true; };          // asked when others come: visitors must not pile up
+  };
 
   explicit FlowJournal(Options options);
   ~FlowJournal();  // what is queued is written first

@@ -35,10 +35,10 @@ TEST(FlowJournal, KeepsTheLatestNewestFirstAndLogsEach) {
   std::atomic<int> logged = 0;
   std::latch written(5);
   FlowJournal journal({.workers = 2, .kept = 3, .log = [&](const FlowRecord&) { ++logged; }});
-  journal.watch([&](const FlowRecord&) {
+  journal.watch({.onRecord = [&](const FlowRecord&) {
     written.count_down();
     return true;
-  });
+  }});
   for (uint64_t id = 1; id <= 5; ++id) journal.add(1, record(id));
   written.wait();
   std::vector<FlowRecord> latest;
@@ -71,10 +71,10 @@ TEST(FlowJournal, WatcherThatSaysNoIsNotAskedAgain) {
   int asked = 0;
   {
     FlowJournal journal({.log = [](const FlowRecord&) {}});
-    journal.watch([&](const FlowRecord&) {
+    journal.watch({.onRecord = [&](const FlowRecord&) {
       ++asked;
       return false;
-    });
+    }});
     journal.add(0, record(1));
     journal.add(0, record(2));
   }

@@ -14,6 +14,7 @@
 
 #include <boost/intrusive/list.hpp>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "capture/capture.h"
@@ -59,7 +60,8 @@ class Flow final : public tunnel::StreamEvents,
   void onTunnelFailed(const Error& error);
   void goDirect();
 
-  size_t onData(ByteView bytes) override;
+  size_t onData(ByteView bytes) override { return onDataParts({&bytes, 1}); }
+  size_t onDataParts(std::span<const ByteView> parts) override;
   void onWritable() override;
   void onEndOfStream() override;
   void onClosed(const Error& why) override;

@@ -1,0 +1,248 @@
+// wayleave-proxyd: flows in, tunnels out, no key anywhere. The composition root: options, rights, parts, signals.
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <csignal>
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "localapi/service_manager.h"
+#include "programs/proxyd/api.h"
+#include "sandbox/landlock.h"
+#include "sandbox/privileges.h"
+#include "sandbox/seccomp.h"
+
+namespace wayleave::proxyd {
+namespace {
+
+struct Options {
+  std::string socket = "/run/wayleave/proxy.sock";
+  std::string managementSocket = "/run/wayleave/management.sock";
+  std::string identitySocket = "/run/wayleave/identity.sock";
+  std::string user;
+  std::string logLevel = "info";
+  size_t workers = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 4);
+  capture::CaptureOptions capture;
+  std::vector<std::string> exemptUsers;
+  bool noOwner = false;
+  bool noCapture = false;
+  std::string listen, target;
+  int idleSeconds = 0;
+  int drainSeconds = 5;
+  bool cleanup = false;
+};
+
+std::string folderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+Result<capture::Endpoint> parseEndpoint(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  const auto bad = [&] { return fail(Reason::BadInput, fmt::format("'{}' is not ADDRESS:PORT or [ADDRESS]:PORT", text)); };
+  if (colon == std::string_view::npos) return bad();
+  std::string_view host = text.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  auto address = rules::parseAddress(host);
+  capture::Endpoint endpoint;
+  const auto [stop, code] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), endpoint.port);
+  if (!address || code != std::errc{} || stop != text.data() + text.size()) return bad();
+  endpoint.address = *address;
+  return endpoint;
+}
+
+// Two descriptors per flow at most: take what the system allows.
+void raiseDescriptorLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Before there is a thread. What is left of root, if it was root, may not even read the other daemons' state: no
+// capability overrides modes, and Landlock shows nothing but what a resolver and TLS need.
+Status giveUpRights(const Options& options) {
+  std::optional<sandbox::Account> account;
+  if (!options.user.empty()) {
+    auto found = sandbox::findAccount(options.user);
+    if (!found) return propagate(found.error());
+    account = std::move(*found);
+  }
+  if (auto done = sandbox::becomeUser(account, {CAP_NET_ADMIN, CAP_NET_BIND_SERVICE}); !done) return done;
+  if (auto done = sandbox::noNewPrivileges(); !done) return done;
+  return sandbox::noCoreDumps();
+}
+
+Status closeSandbox(const Options& options) {
+  const sandbox::FilePolicy files{.paths = {{folderOf(options.socket), true},
+                                            {folderOf(options.managementSocket), false},
+                                            {folderOf(options.identitySocket), false},
+                                            {"/etc", false},
+                                            {"/usr", false},
+                                            {"/lib", false},
+                                            {"/run/systemd/resolve", false},
+                                            {"/proc/self", false},
+                                            {"/proc/sys/net", false},
+                                            {"/dev/urandom", false},
+                                            {"/dev/null", true}},
+                                  .denyTcp = false};
+  const Result<int> version = sandbox::restrictFiles(files);
+  if (!version) return propagate(version.error());
+  if (*version == 0) log::warn("this kernel has no Landlock: files are guarded by their modes alone");
+  return sandbox::restrictSystemCalls(
+      {.socketFamilies = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}, .also = {SYS_splice, SYS_setsockopt}});
+}
+
+Result<std::vector<uint32_t>> exemptUsers(const Options& options) {
+  std::vector<uint32_t> users;
+  for (const std::string& name : options.exemptUsers) {
+    auto user = sandbox::findUser(name);
+    if (!user) return propagate(user.error());
+    users.push_back(*user);
+  }
+  return users;
+}
+
+Status serve(Options options, const sigset_t& signals) {
+  raiseDescriptorLimit();
+  auto exempt = exemptUsers(options);
+  if (!exempt) return propagate(exempt.error());
+  if (auto done = giveUpRights(options); !done) return done;
+
+  capture::Endpoint listen, target;
+  std::unique_ptr<capture::Capture> capture;
+  if (options.noCapture) {
+    for (const auto& [text, endpoint] : {std::pair{&options.listen, &listen}, std::pair{&options.target, &target}}) {
+      auto parsed = parseEndpoint(*text);
+      if (!parsed) return propagate(parsed.error());
+      *endpoint = *parsed;
+    }
+  } else {
+    if (options.noOwner) options.capture.owner = capture::OwnerDetail::None;
+    auto opened = capture::Capture::open(options.capture);
+    if (!opened) return propagate(opened.error());
+    capture = std::move(*opened);
+  }
+  if (auto done = closeSandbox(options); !done) return done;
+
+  // Destruction runs backwards: the server and the controller before the proxy, its loops before the pool on whose threads
+  // handshakes may still wait for the broker.
+  const auto agent = localapi::makeIdentityClient(options.identitySocket, std::chrono::seconds{10});
+  tls::HandshakePool handshakes({});
+  observe::FlowJournal journal({.workers = options.workers});
+  proxy::ProxyOptions proxyOptions{.workers = options.workers};
+  proxyOptions.worker.idleDeadline = std::chrono::seconds{options.idleSeconds};
+  if (options.noCapture) proxyOptions.worker.protect = nullptr;
+  auto proxy = proxy::Proxy::make(proxyOptions, journal, [&](boost::asio::io_context& loop) {
+    return capture ? capture->makeSource(loop) : capture::listenPlain(loop, listen, target);
+  });
+  if (!proxy) return propagate(proxy.error());
+  (*proxy)->start(capture ? capture->listeners() : std::vector<capture::Endpoint>{});
+  Controller controller({.managementSocket = options.managementSocket,
+                         .identitySocket = options.identitySocket,
+                         .exemptUsers = std::move(*exempt),
+                         .markSockets = capture != nullptr},
+                        **proxy, capture.get(), *agent, handshakes);
+  Api api(**proxy, journal, controller);
+  auto server = localapi::Server::listen(options.socket, 0666,
+                                         [&api](const localapi::Request& request, const std::shared_ptr<localapi::Responder>& responder) {
+                                           api.handle(request, *responder);
+                                         });
+  if (!server) return propagate(server.error());
+  (*server)->start();
+  controller.start();
+  log::info("serving", {{"socket", options.socket}, {"workers", std::to_string(options.workers)}, {"version", WAYLEAVE_VERSION}});
+  localapi::tellServiceManager("READY=1");
+
+  int number = 0;
+  sigwait(&signals, &number);
+  log::info("stopping", {{"signal", std::to_string(number)}});
+  localapi::tellServiceManager("STOPPING=1");
+  controller.stop();
+  // New flows go their own way from here on; those that live have the grace.
+  if (capture)
+    if (auto drained = capture->drain(); !drained) log::failure("new flows are still captured", drained.error());
+  if (!(*proxy)->stop(std::chrono::seconds{options.drainSeconds})) log::info("flows were ended by the stop");
+  if (capture)
+    if (auto removed = capture->remove(); !removed) return propagate(removed.error());
+  return {};
+}
+
+int cleanUp() {
+  const auto removed = capture::cleanUp();
+  if (removed) {
+    log::info("cleaned up", {{"removed", std::to_string(*removed)}});
+    return 0;
+  }
+  // A proxy that runs keeps what it needs: nothing to clean, no failure.
+  if (removed.error().reason == Reason::Conflict) {
+    log::info("nothing cleaned: a proxy is running");
+    return 0;
+  }
+  log::failure("cleaning up failed", removed.error());
+  return 1;
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  CLI::App app("wayleave-proxyd: captures flows and carries them through the gateway over mutual TLS", "wayleave-proxyd");
+  app.set_version_flag("--version", "wayleave-proxyd " WAYLEAVE_VERSION);
+  app.add_option("--socket", options.socket, "the socket to serve")->capture_default_str();
+  app.add_option("--management-socket", options.managementSocket, "the socket of wayleave-managementd")->capture_default_str();
+  app.add_option("--identity-socket", options.identitySocket, "the socket of wayleave-identityd")->capture_default_str();
+  app.add_option("--workers", options.workers, "threads that carry flows")->check(CLI::Range(1, 64))->capture_default_str();
+  app.add_option("--user", options.user, "become this user[:group] after the start (needs root)");
+  app.add_option("--exempt-user", options.exemptUsers, "never capture this user's traffic (may be repeated)");
+  app.add_option("--listen-port", options.capture.listenPort, "port of the transparent listeners; 0: any")->capture_default_str();
+  app.add_flag("--fallback-route", options.capture.fallbackRoute, "capture flows even while there is no default route");
+  app.add_flag("--no-owner", options.noOwner, "do not look up which user opened a flow");
+  app.add_option("--idle-timeout", options.idleSeconds, "end flows on which nothing moved for so many seconds; 0: never")
+      ->check(CLI::Range(0, 1'000'000))->capture_default_str();
+  app.add_option("--drain-timeout", options.drainSeconds, "seconds that live flows have to end when stopping")
+      ->check(CLI::Range(0, 3600))->capture_default_str();
+  auto* noCapture = app.add_flag("--no-capture", options.noCapture, "touch no rules: take connections at --listen for --target");
+  auto* listen = app.add_option("--listen", options.listen, "ADDRESS:PORT to listen on without capture")->needs(noCapture);
+  auto* target = app.add_option("--target", options.target, "ADDRESS:PORT that flows then lead to")->needs(noCapture);
+  noCapture->needs(listen)->needs(target);
+  app.add_flag("--cleanup", options.cleanup, "remove what a crashed proxy left in the kernel, and exit");
+  app.add_option("--log-level", options.logLevel, "debug, info, warning or error")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+
+  const Result<log::Level> level = log::parseLevel(options.logLevel);
+  if (!level) {
+    fmt::print(stderr, "{}\n", describe(level.error()));
+    return 2;
+  }
+  log::start("wayleave-proxyd", *level);
+  if (options.cleanup) return cleanUp();
+
+  // Blocked before there is a thread, so that every thread inherits it and sigwait is the one place that sees them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  if (const Status served = serve(std::move(options), signals); !served) {
+    log::failure("cannot serve", served.error());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace wayleave::proxyd
+
+int main(int argc, char** argv) {
+  try {
+    return wayleave::proxyd::run(argc, argv);
+  } catch (const std::exception& error) {
+    wayleave::log::error("stopped by an exception", {{"what", error.what()}});
+    return 1;
+  }
+}
