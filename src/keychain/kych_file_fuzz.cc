@@ -6,7 +6,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto keychain = kc::FileKeychain::open(wayleave::Bytes(data, data + size));
   if (!keychain) return 0;
   (void)keychain->privateKeys();
-  (void)keychain->unlockWithPassword("keychainbreaker-test");
+  (void)keychain->unlockWithPassword("fixture");
   size_t left = 16;
   for (const kc::KeychainCertificate& certificate : keychain->certificates()) {
     if (left-- == 0) break;
