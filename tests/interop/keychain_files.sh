@@ -3,7 +3,7 @@
 # our reader against theirs on real files. Peers, pinned, in the cache outside the source tree:
 #   keychainbreaker (crates.io)   decrypts: passwords, private keys, certificates; both MAC variants
 #   plaso (PyPI)                  the grammar of the file: tables, columns, values
-#   sqlite3                       Debian's shell, for keychain-2.db
+#   openssl, sqlite3              Debian's, for an exported identity and for keychain-2.db
 # Prints `ok PEER: scenario`, `FAILED PEER: scenario`, `SKIP PEER: reason`.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -67,6 +67,9 @@ if [ -e "$venv/ready" ]; then
     check plaso "plaso $plaso_version" "$bin/wayleave" "$file" "$work/plaso.json"
   done
 fi
+
+# --- openssl: what --export-p12 writes ---
+check openssl "openssl $(openssl version | cut -d' ' -f2)" "$bin/wayleave" "$work"
 
 # --- sqlite3 ---
 if command -v sqlite3 > /dev/null; then

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -121,5 +122,28 @@ def sqlite(peer, wayleave, folder):
     return s
 
 
-MODES = {"breaker": breaker, "breaker-sample": breaker_sample, "plaso": plaso, "sqlite": sqlite}
+def openssl(peer, wayleave, folder):
+    s = Scenarios(peer)
+    with open(f"{folder}/manifest.json") as file:
+        meant = json.load(file)
+    with open(f"{folder}/export-password", "w") as file:
+        file.write("outside\n")
+    out = f"{folder}/exported.p12"
+    arguments = [meant["references"]["System.keychain"], "--keychain", f"{folder}/System.keychain",
+                 "--system-key", f"{folder}/System.keychain.SystemKey", "--export-p12", out]
+    status, _ = explain(wayleave, *arguments)
+    s.expect("gets no identity without a password for it", status == 2 and not os.path.exists(out), str(status))
+    status, ours = explain(wayleave, *arguments, "--export-password-file", f"{folder}/export-password")
+    mode = os.stat(out).st_mode & 0o777 if os.path.exists(out) else None
+    s.expect("gets an exported identity of mode 0600", status == 0 and mode == 0o600, f"{status} {mode} {ours}")
+    run = subprocess.run(["openssl", "pkcs12", "-in", out, "-passin", f"file:{folder}/export-password", "-nodes"],
+                         capture_output=True, timeout=60)
+    key = subprocess.run(["openssl", "pkcs8", "-topk8", "-nocrypt", "-outform", "DER"], input=run.stdout, capture_output=True, timeout=60)
+    s.expect("reads the exported key and its chain",
+             hashlib.sha256(key.stdout).hexdigest() == meant["privateKeySha256"] and run.stdout.count(b"BEGIN CERTIFICATE") == 2,
+             run.stderr.decode(errors="replace"))
+    return s
+
+
+MODES = {"openssl": openssl, "breaker": breaker, "breaker-sample": breaker_sample, "plaso": plaso, "sqlite": sqlite}
 sys.exit(1 if MODES[sys.argv[1]](*sys.argv[2:]).failed else 0)

@@ -1,7 +1,7 @@
 #pragma once
 
 // Declarations and credential documents of declarative device management, as far as identities go: which identities
-// they would deliver, and what is wrong with them. Sources: apple/device-management; docs/references.md, section 15.
+// they would deliver, and what is wrong with them. Sources: the schema in apple/device-management; docs/answers.md.
 
 #include <string>
 #include <vector>

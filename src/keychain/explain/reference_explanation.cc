@@ -174,13 +174,13 @@ const std::vector<Advice>& waysOutOfTheDaemon() {
        "agent may use an MDM key is "
        "not proven.",
        Certainty::Inferred, "https://developer.apple.com/forums/thread/744290"},
-      {"Package the provider as an app extension: user context, with the capability for com.apple.managed.vpn.shared.",
-       "Works only after login, per user; needs an Apple-managed entitlement; not with Developer ID.",
-       Certainty::Documented, "https://github.com/firezone/firezone/pull/15004"},
       {"Let the system extension make its own Secure Enclave key with CryptoKit and enrol it.",
        "P-256 only; the attestation by device management is lost; before login only with AccessibleAlways; statements "
        "about support conflict.",
        Certainty::Inferred, "https://developer.apple.com/forums/thread/804612"},
+      {"Package the provider as an app extension: user context, with the capability for com.apple.managed.vpn.shared.",
+       "Works only after login, per user; needs an Apple-managed entitlement; not with Developer ID.",
+       Certainty::Documented, "https://github.com/firezone/firezone/pull/15004"},
       {"macOS 27: provision the identity to the extension by a managed app's ExtensionConfigs and the ManagedApp "
        "framework.",
        "Nothing says that a system extension may call it.", Certainty::Unknown,

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 
@@ -218,10 +219,11 @@ class Explain {
       parsed = parsed->with("kSecValuePersistentRef", bytes);
     const QueryExplanation explanation = explainQuery(*api, *parsed, callers_);
     show(explanation);
-    for (const MatrixRow& row : explanation.rows)
-      for (const Cell& cell : row.cells)
-        if (cell.inUser.status != 0 && cell.inSystem.status != 0) return kNothingFound;
-    return kExplained;
+    // Over several contexts the question is where it works, so one that does is an answer.
+    const bool works = std::ranges::any_of(explanation.rows, [](const MatrixRow& row) {
+      return row.cells.front().inUser.status == 0 || row.cells.front().inSystem.status == 0;
+    });
+    return works ? kExplained : kNothingFound;
   }
 
   int keychain(const Bytes& bytes, const Reference* reference, const std::string& path) {
@@ -287,8 +289,8 @@ constexpr const char* kFooter =
     "errSecNotAvailable), or a file: a reference, a keychain (kych, keychain-2.db), a profile, a declaration.\n"
     "\nQuery terms: ref=@ (the INPUT), class=identity, group=…, flag=true, search-list=…, or any constant:\n"
     "  wayleave explain 63657274… --query class=identity --context daemon\n"
-    "\nExit status: 0 explained; 2 usage; 3 the predicted lookup fails, or the reference names nothing in the\n"
-    "keychain; 4 an export was refused; 6 input refused.\n";
+    "\nExit status: 0 explained; 2 usage; 3 the predicted lookup fails in every context shown, or the reference names\n"
+    "nothing in the keychain; 4 an export was refused; 6 input refused (a profile or declaration with mistakes too).\n";
 
 }  // namespace
 
