@@ -188,6 +188,26 @@ TEST_F(ClientTlsTest, DropsATicketTheGatewayDoesNotKnow) {
   EXPECT_FALSE(context->hasSession());
 }
 
+TEST_F(ClientTlsTest, StopsResumingWhereResumptionBreaks) {
+  const Leaf device = authority_.issue("device-1", KeyType::EcP256, "clientAuth", nullptr);
+  const auto context = contextOf(options(&device));
+  const auto connect = [&] {
+    const auto client = connectionOf(context);
+    MemoryServer server(server_);
+    ASSERT_EQ(shake(*client, server), HandshakeState::Done);
+    readAllNow(*client);
+  };
+  connect();
+  ASSERT_TRUE(context->hasSession());
+  context->resumptionFailed();
+  EXPECT_FALSE(context->hasSession());
+  connect();
+  EXPECT_TRUE(context->hasSession()) << "once may be an accident";
+  context->resumptionFailed();
+  connect();
+  EXPECT_FALSE(context->hasSession());
+}
+
 TEST_F(ClientTlsTest, RefusesAGatewayOfAnotherAuthority) {
   const test::Authority other("Other CA");
   ClientContextOptions made = options();
