@@ -48,10 +48,13 @@ def last_gateway_line(machine: lab.Lab) -> str:
 
 
 def show_reference(screen: Screen, machine: lab.Lab, identity: dict) -> None:
-    explained = machine.wayleave_json("explain", identity["reference"])
-    raw = explained["reference"]["hex"] if "reference" in explained else ""
-    screen.line("reference", f"{raw[:56]}… ({len(raw) // 2} bytes)")
-    screen.line("decoded", explained.get("summary", ""))
+    """The identity's persistent reference, and what its bytes say."""
+    explained = machine.explain(identity["reference"])
+    raw = lab.reference_hex(identity)
+    screen.line("reference", f"{raw[:60]}… ({len(raw) // 2} bytes: {explained['form'].split(' (')[0]})")
+    wanted = ("dbnm", "keychain", "issuer", "serial", "class", "UUID")
+    values = [f"{v['name']}: {v['value']}" for v in explained["values"] if any(w.lower() in v["name"].lower() for w in wanted)]
+    screen.line("decoded", "; ".join(values)[:150])
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ not root), so that nothing can leak: when the first process of the lab ends, the
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -68,6 +69,10 @@ def wait_until(condition, seconds: float, what: str, step: float = 0.02):
         if time.monotonic() > end:
             raise LabError(f"timed out after {seconds:g} s: {what}")
         time.sleep(step)
+
+
+def reference_hex(identity: dict) -> str:
+    return base64.b64decode(identity["reference"]).hex()
 
 
 class Lab:
@@ -345,6 +350,10 @@ netdb_filename none
         if result.returncode != 0:
             raise LabError(f"wayleave {' '.join(map(str, arguments))} --json: exit {result.returncode}\n{result.stdout}")
         return json.loads(result.stdout)
+
+    def explain(self, reference: str) -> dict:
+        """`wayleave explain --json`: its exit status says what it found, so that is not looked at here."""
+        return json.loads(self.wayleave("explain", reference, "--json").stdout)
 
     def start_wayleave(self, *arguments) -> None:
         """All three daemons by `wayleave run`, each with its own user and no more rights than designed."""

@@ -40,7 +40,7 @@ def test_an_attested_tpm_identity_is_enrolled_and_carries_traffic(world):
     world.install(ACME)
     identity = only_identity(world)
     assert identity["keyKind"] == "tpm" and identity["keyType"] == "EC P-384" and identity["attested"], identity
-    reference = world.lab.wayleave_json("explain", identity["reference"])["reference"]["hex"]
+    reference = lab.reference_hex(identity)
     assert reference.startswith("63657274") and len(reference) == 40, reference
     world.expect_origin()
     line = eventually(lambda: next((l for l in world.gateway_lines() if "CN=lab-device-2" in l), None), 5, "the gateway to name lab-device-2")

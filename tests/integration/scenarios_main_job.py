@@ -5,7 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from world import EXAMPLE, IDENTIFIER, changed_vendor, eventually
+from world import EXAMPLE, IDENTIFIER, changed_vendor, eventually, lab
 
 
 def test_a_profile_carries_curl_through_the_gateway_and_back_out_when_removed(world):
@@ -31,8 +31,9 @@ def test_the_reference_is_the_ssui_form_and_resolves(world):
     reference = identity["reference"]
     message = world.folder / "message"
     message.write_text("signed by reference")
-    explained = world.lab.wayleave_json("explain", reference)
-    assert explained["reference"]["hex"].startswith("73737569"), explained
+    assert lab.reference_hex(identity).startswith("73737569"), identity
+    values = {v["name"]: v["value"] for v in world.lab.explain(reference)["values"]}
+    assert any("Wayleave Lab Device CA" in value for value in values.values()), values
     signature = world.folder / "signature"
     result = world.lab.wayleave("sign", message, "--identity", reference, "--out", signature)
     assert result.returncode == 0, result.stdout
