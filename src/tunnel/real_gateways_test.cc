@@ -2,6 +2,7 @@
 // plain TCP origin of ours. A gateway that is not installed is skipped.
 
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -60,6 +61,7 @@ class Daemon {
   Daemon(const std::vector<std::string>& command, const std::string& log) : pid_(::fork()) {
     if (pid_ != 0) return;
     ::setpgid(0, 0);
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // also when the test itself is killed
     const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     ::dup2(out, 1);
     ::dup2(out, 2);
@@ -103,6 +105,10 @@ class RealGateway : public test::TunnelTest {
   ~RealGateway() override {
     daemons_.clear();
     std::filesystem::remove_all(folder_);
+    // A killed Squid leaves its shared memory behind.
+    for (const auto& entry : std::filesystem::directory_iterator("/dev/shm"))
+      for (const std::string& name : squids_)
+        if (entry.path().filename().string().starts_with(name + "-")) std::filesystem::remove(entry.path());
   }
   std::string path(const std::string& name) const { return folder_ + "/" + name; }
   void write(const std::string& name, const std::string& text) {
@@ -139,7 +145,8 @@ class RealGateway : public test::TunnelTest {
     if (::geteuid() == 0) conf += "cache_effective_user proxy\n";
     conf += fmt::format("coredump_dir {}\n", folder_);
     write("squid.conf", conf);
-    return start({"/usr/sbin/squid", "-N", "-n", fmt::format("wl{}", port), "-f", path("squid.conf")}, port);
+    squids_.push_back(fmt::format("wl{}", port));
+    return start({"/usr/sbin/squid", "-N", "-n", squids_.back(), "-f", path("squid.conf")}, port);
   }
 
   void expectTunnels(uint16_t port, int count, bool passesHalfClose, bool passesEnd) {
@@ -198,6 +205,7 @@ class RealGateway : public test::TunnelTest {
 
   std::string folder_;
   std::vector<std::unique_ptr<Daemon>> daemons_;
+  std::vector<std::string> squids_;  // their names: prefixes of their shared memory
 };
 
 TEST_F(RealGateway, Squid) {
