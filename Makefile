@@ -17,7 +17,7 @@ build: dependencies ## the programs, in build/bin/
 demo: build ## a managed profile in, real flows out over mutual TLS: the proof on one screen
 	@/usr/bin/python3 lab/demo.py
 
-check: build ## unit tests (plain, ASan+UBSan, TSan where threads meet), fuzzers for a few seconds, integration tests in namespaces
+check: build ## unit tests (ASan+UBSan, TSan where threads meet), fuzzers for a few seconds, integration tests in namespaces
 	@scripts/check.sh
 
 interop: build ## against servers and programs that no one here wrote

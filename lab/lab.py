@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,6 +70,16 @@ def wait_until(condition, seconds: float, what: str, step: float = 0.02):
         if time.monotonic() > end:
             raise LabError(f"timed out after {seconds:g} s: {what}")
         time.sleep(step)
+
+
+def answers(path: Path) -> bool:
+    """Somebody listens on this unix socket (a killed daemon leaves its file behind)."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def reference_hex(identity: dict) -> str:
@@ -243,7 +254,7 @@ http {{
         self.gateway_log = folder / "access.log"
         conf = folder / "squid.conf"
         conf.write_text(f"""
-https_port [::]:3129 tls-cert={folder}/server.crt tls-key={folder}/server.key clientca={cas} tls-min-version=1.2
+https_port [::]:3129 tls-cert={folder}/server.crt tls-key={folder}/server.key clientca={cas} tls-min-version=1.2 sslcontext=wayleave-lab
 acl CONNECT method CONNECT
 acl origin dst 10.88.0.0/16 fd88::/16 10.99.0.0/16 fd99::/16
 acl blocked dst 10.88.0.66/32
@@ -295,14 +306,14 @@ netdb_filename none
         folder = self.tpm_folder(name)
         if not folder.exists():
             self.make_tpm(name)
-        socket = folder / "tpm.sock"
-        for path in (socket, Path(f"{socket}.ctrl")):
+        path_of_socket = folder / "tpm.sock"
+        for path in (path_of_socket, Path(f"{path_of_socket}.ctrl")):
             path.unlink(missing_ok=True)
         self.start(f"tpm-{name}", "device", "swtpm", "socket", "--tpm2", "--tpmstate", f"dir={folder}/state", "--server",
-                   f"type=unixio,path={socket}", "--ctrl", f"type=unixio,path={socket}.ctrl", "--flags", "not-need-init,startup-clear",
+                   f"type=unixio,path={path_of_socket}", "--ctrl", f"type=unixio,path={path_of_socket}.ctrl", "--flags", "not-need-init,startup-clear",
                    user=USERS["identity"] if real_root() else None)
-        wait_until(lambda: self.alive(f"tpm-{name}") or Path(f"{socket}.ctrl").exists() and socket.exists(), 10, "swtpm's sockets")
-        return f"swtpm:path={socket}"
+        wait_until(lambda: self.alive(f"tpm-{name}") or Path(f"{path_of_socket}.ctrl").exists() and path_of_socket.exists(), 10, "swtpm's sockets")
+        return f"swtpm:path={path_of_socket}"
 
     def start_issuer(self, *arguments, identifier: str = "lab-device-2", tpm: str = "device") -> None:
         """The lab's ACME server and attestation CA; its allow-list names the TPM's endorsement keys and their device."""
@@ -365,7 +376,7 @@ netdb_filename none
         sockets = [self.runtime / f"{name}.sock" for name in ("identity", "management", "proxy")]
         def ready():
             self.alive("wayleave")
-            return all(path.exists() for path in sockets)
+            return all(answers(path) for path in sockets)
         wait_until(ready, 20, f"the daemons' sockets; log: {self.work / 'wayleave.log'}")
 
     def capture_active(self) -> bool:

@@ -38,7 +38,6 @@ if scripts/build.sh asan; then
 else
   fail "the ASan build"
 fi
-step "unit tests, release build" unit_tests build/release
 
 # Where threads meet: the data plane, the local API, the TPM's owner thread.
 threaded=(tls tunnel proxy localapi broker keys)

@@ -10,8 +10,10 @@
 #include <boost/asio/io_context.hpp>
 #include <compare>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -100,6 +102,10 @@ Result<int> cleanUp();
 
 // Makes the traffic of an unconnected socket invisible to the capture. Errors: Io (CAP_NET_ADMIN is missing).
 Status markOwn(int socket);
+
+// Calls `onChange` when addresses, links or routes changed, once per burst of changes, until stopped. Blocks; returns at once
+// when the system cannot tell.
+void watchNetwork(std::stop_token stop, const std::function<void()>& onChange);
 
 struct OwningProcess {
   int pid = 0;

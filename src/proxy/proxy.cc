@@ -75,6 +75,8 @@ void Proxy::apply(std::shared_ptr<const Policy> policy) {
   everywhere([policy = std::move(policy)](Worker& worker) { worker.apply(policy); });
 }
 
+void Proxy::warmTunnels() { everywhere([](Worker& worker) { worker.warmTunnels(); }); }
+
 void Proxy::drainTunnels(const std::string& configuration) {
   everywhere([configuration](Worker& worker) { worker.drainTunnels(configuration); });
 }

@@ -30,6 +30,8 @@ class Proxy {
   // `ownListeners`: known only after the sources were made.
   void start(std::vector<capture::Endpoint> ownListeners);
   void apply(std::shared_ptr<const Policy> policy);
+  // An identity became ready, or the network changed: have connections before flows ask, find out which ones died.
+  void warmTunnels();
   // The identity was renewed: new tunnels use the new one, old ones drain.
   void drainTunnels(const std::string& configuration);
   // The identity is gone: its tunnels close now and their flows say why.

@@ -58,6 +58,10 @@ void Worker::apply(std::shared_ptr<const Policy> policy) {
   }
 }
 
+void Worker::warmTunnels() {
+  for (const auto& route : routes_) route->opener->warm();
+}
+
 void Worker::drainTunnels(const std::string& configuration) {
   for (const auto& route : routes_)
     if (route->entry->id == configuration) route->opener->drain();

@@ -58,6 +58,7 @@ class Worker final : private capture::FlowHandler {
   // `ownListeners`: where the sources listen; a flow to one of them is a loop.
   void serve(std::vector<capture::Endpoint> ownListeners);
   void apply(std::shared_ptr<const Policy> policy);
+  void warmTunnels();
   void drainTunnels(const std::string& configuration);
   void closeTunnels(const std::string& configuration, const Error& why);
   // Takes no new flow; `done` runs when the last one ended.

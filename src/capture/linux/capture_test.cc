@@ -6,6 +6,9 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
+#include <atomic>
+#include <thread>
+
 #include "capture/linux/lab_test_support.h"
 #include "capture/linux/routing.h"
 
@@ -305,6 +308,18 @@ TEST(Capture, PlainListenerNeedsNoRules) {
   loop.run_one_for(std::chrono::seconds{5});
   ASSERT_EQ(collector.flows.size(), 1u);
   EXPECT_EQ(collector.flows[0].destination, at("192.0.2.1", 443));
+}
+
+TEST(Network, ChangeIsToldOncePerBurst) {
+  lab::inNamespaces([] {
+    std::atomic<int> told = 0;
+    {
+      std::jthread watcher([&](std::stop_token stop) { watchNetwork(std::move(stop), [&] { told = told + 1, told.notify_all(); }); });
+      // The watcher may not listen yet: change something until it does.
+      while (told == 0) lab::run("ip link set lo up && ip addr add 127.0.0.2/8 dev lo && ip addr del 127.0.0.2/8 dev lo");
+    }
+    EXPECT_GT(told, 0);
+  });
 }
 
 TEST(Owner, UnknownSocketIsNotFound) { EXPECT_EQ(processOfSocket(1).error().reason, Reason::NotFound); }

@@ -23,15 +23,14 @@
 namespace wayleave {
 namespace {
 
-// How often due renewals are looked for. A certificate that lives an hour is renewed after 40 minutes.
-constexpr std::chrono::minutes kRenewalInterval{1};
-
 struct Options {
   std::string stateDir = "/var/lib/wayleave/management";
   std::string socket = "/run/wayleave/management.sock";
   std::string identitySocket = "/run/wayleave/identity.sock";
   std::string adminGroup = "wayleave-admin";
   std::string logLevel = "info";
+  // How often due renewals are looked for. A certificate that lives an hour is renewed after half of it.
+  int renewalInterval = 60;
 };
 
 std::string folderOf(const std::string& path) {
@@ -91,7 +90,7 @@ Status serve(const Options& options, const sigset_t& signals) {
       *agent, **enroller,
       {.profile = [&service](const std::string& identifier) { return service.enrolmentProfile(identifier); },
        .reinstall = [&service](const std::string& identifier) { return service.reinstall(identifier); }},
-      kRenewalInterval);
+      std::chrono::seconds{options.renewalInterval});
   service.onRenew([&renewals] { return renewals.renewNow(true); });
   service.start();
   (*server)->start();
@@ -116,6 +115,8 @@ int run(int argc, char** argv) {
   app.add_option("--socket", options.socket, "the socket to serve")->capture_default_str();
   app.add_option("--identity-socket", options.identitySocket, "the socket of wayleave-identityd")->capture_default_str();
   app.add_option("--admin-group", options.adminGroup, "whose members may change profiles")->capture_default_str();
+  app.add_option("--renewal-interval", options.renewalInterval, "seconds between looks for identities that are due for renewal")
+      ->check(CLI::Range(1, 86'400))->capture_default_str();
   app.add_option("--log-level", options.logLevel, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 

@@ -12,12 +12,12 @@
 
 #include "base/log.h"
 #include "localapi/service_manager.h"
-#include "programs/proxyd/api.h"
+#include "proxy/control/api.h"
 #include "sandbox/landlock.h"
 #include "sandbox/privileges.h"
 #include "sandbox/seccomp.h"
 
-namespace wayleave::proxyd {
+namespace wayleave::proxy {
 namespace {
 
 struct Options {
@@ -95,7 +95,7 @@ Status closeSandbox(const Options& options) {
   if (!version) return propagate(version.error());
   if (*version == 0) log::warn("this kernel has no Landlock: files are guarded by their modes alone");
   return sandbox::restrictSystemCalls(
-      {.socketFamilies = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}, .also = {SYS_splice, SYS_setsockopt}});
+      {.socketFamilies = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}, .also = {SYS_splice}});
 }
 
 Result<std::vector<uint32_t>> exemptUsers(const Options& options) {
@@ -123,6 +123,8 @@ Status serve(Options options, const sigset_t& signals) {
       *endpoint = *parsed;
     }
   } else {
+    // What a crash of everything at once, supervisor included, left behind: traffic must not depend on a profile being there.
+    if (auto cleaned = capture::cleanUp(); !cleaned && cleaned.error().reason != Reason::Conflict) return propagate(cleaned.error());
     if (options.noOwner) options.capture.owner = capture::OwnerDetail::None;
     auto opened = capture::Capture::open(options.capture);
     if (!opened) return propagate(opened.error());
@@ -130,25 +132,25 @@ Status serve(Options options, const sigset_t& signals) {
   }
   if (auto done = closeSandbox(options); !done) return done;
 
-  // Destruction runs backwards: the server and the controller before the proxy, its loops before the pool on whose threads
-  // handshakes may still wait for the broker.
+  // Destruction runs backwards: whoever gives orders before the proxy, and the pool, whose threads post to the workers'
+  // loops, before the loops; the broker's client last, because handshakes ask it.
   const auto agent = localapi::makeIdentityClient(options.identitySocket, std::chrono::seconds{10});
-  tls::HandshakePool handshakes({});
   observe::FlowJournal journal({.workers = options.workers});
-  proxy::ProxyOptions proxyOptions{.workers = options.workers};
+  ProxyOptions proxyOptions{.workers = options.workers};
   proxyOptions.worker.idleDeadline = std::chrono::seconds{options.idleSeconds};
   if (options.noCapture) proxyOptions.worker.protect = nullptr;
-  auto proxy = proxy::Proxy::make(proxyOptions, journal, [&](boost::asio::io_context& loop) {
+  auto proxy = Proxy::make(proxyOptions, journal, [&](boost::asio::io_context& loop) {
     return capture ? capture->makeSource(loop) : capture::listenPlain(loop, listen, target);
   });
   if (!proxy) return propagate(proxy.error());
   (*proxy)->start(capture ? capture->listeners() : std::vector<capture::Endpoint>{});
-  Controller controller({.managementSocket = options.managementSocket,
+  tls::HandshakePool handshakes({});
+  control::Controller controller({.managementSocket = options.managementSocket,
                          .identitySocket = options.identitySocket,
                          .exemptUsers = std::move(*exempt),
                          .markSockets = capture != nullptr},
                         **proxy, capture.get(), *agent, handshakes);
-  Api api(**proxy, journal, controller);
+  control::Api api(**proxy, journal, controller);
   auto server = localapi::Server::listen(options.socket, 0666,
                                          [&api](const localapi::Request& request, const std::shared_ptr<localapi::Responder>& responder) {
                                            api.handle(request, *responder);
@@ -236,11 +238,11 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace wayleave::proxyd
+}  // namespace wayleave::proxy
 
 int main(int argc, char** argv) {
   try {
-    return wayleave::proxyd::run(argc, argv);
+    return wayleave::proxy::run(argc, argv);
   } catch (const std::exception& error) {
     wayleave::log::error("stopped by an exception", {{"what", error.what()}});
     return 1;

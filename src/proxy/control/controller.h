@@ -12,17 +12,15 @@
 // with a reason.
 
 #include <condition_variable>
-#include <map>
 #include <mutex>
 #include <thread>
 
 #include "capture/capture.h"
 #include "localapi/client.h"
-#include "programs/proxyd/gateway_identity.h"
+#include "proxy/control/gateway_identity.h"
 #include "proxy/proxy.h"
-#include "tunnel/opener.h"
 
-namespace wayleave::proxyd {
+namespace wayleave::proxy::control {
 
 struct ControllerOptions {
   std::string managementSocket;
@@ -34,7 +32,7 @@ struct ControllerOptions {
 class Controller {
  public:
   // All outlive it. `capture` may be null (--no-capture).
-  Controller(ControllerOptions options, proxy::Proxy& proxy, capture::Capture* capture, localapi::IdentityAgent& agent,
+  Controller(ControllerOptions options, Proxy& proxy, capture::Capture* capture, localapi::IdentityAgent& agent,
              tls::HandshakePool& handshakes);
   ~Controller();
 
@@ -64,11 +62,11 @@ class Controller {
   void applyChange(const std::string& id, GatewayIdentity& identity, GatewayIdentity::Change change);
   void applyPolicy();   // orders_ held
   void applyCapture();  // orders_ held
-  proxy::PolicyEntry entryFor(const Active& active) const;
+  PolicyEntry entryFor(const Active& active) const;
   std::vector<uint32_t> exemptUsers() const;
 
   const ControllerOptions options_;
-  proxy::Proxy& proxy_;
+  Proxy& proxy_;
   capture::Capture* const capture_;
   localapi::IdentityAgent& agent_;
   tls::HandshakePool& handshakes_;
@@ -87,4 +85,4 @@ class Controller {
   std::vector<std::jthread> threads_;
 };
 
-}  // namespace wayleave::proxyd
+}  // namespace wayleave::proxy::control

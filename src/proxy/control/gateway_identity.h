@@ -11,7 +11,7 @@
 #include "localapi/proxy_configuration.h"
 #include "tls/client_tls.h"
 
-namespace wayleave::proxyd {
+namespace wayleave::proxy::control {
 
 class GatewayIdentity {
  public:
@@ -48,4 +48,4 @@ class GatewayIdentity {
   bool retry_ = true;
 };
 
-}  // namespace wayleave::proxyd
+}  // namespace wayleave::proxy::control

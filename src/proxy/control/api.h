@@ -7,14 +7,14 @@
 
 #include "localapi/server.h"
 #include "observe/flow_journal.h"
-#include "programs/proxyd/controller.h"
+#include "proxy/control/controller.h"
 #include "proxy/proxy.h"
 
-namespace wayleave::proxyd {
+namespace wayleave::proxy::control {
 
 class Api {
  public:
-  Api(const proxy::Proxy& proxy, observe::FlowJournal& journal, const Controller& controller);
+  Api(const Proxy& proxy, observe::FlowJournal& journal, const Controller& controller);
   // On the server's thread.
   void handle(const localapi::Request& request, localapi::Responder& responder);
 
@@ -23,10 +23,10 @@ class Api {
   localapi::Response flows(const localapi::Request& request) const;
   localapi::Response metrics() const;
 
-  const proxy::Proxy& proxy_;
+  const Proxy& proxy_;
   observe::FlowJournal& journal_;
   const Controller& controller_;
   const Steady started_ = std::chrono::steady_clock::now();
 };
 
-}  // namespace wayleave::proxyd
+}  // namespace wayleave::proxy::control

@@ -1,10 +1,10 @@
-#include "programs/proxyd/api.h"
+#include "proxy/control/api.h"
 
 #include <fmt/format.h>
 
 #include <charconv>
 
-namespace wayleave::proxyd {
+namespace wayleave::proxy::control {
 namespace {
 
 constexpr size_t kDefaultFlows = 100;
@@ -14,7 +14,7 @@ Error badRequest(std::string message) { return {Reason::BadInput, std::move(mess
 
 }  // namespace
 
-Api::Api(const proxy::Proxy& proxy, observe::FlowJournal& journal, const Controller& controller)
+Api::Api(const Proxy& proxy, observe::FlowJournal& journal, const Controller& controller)
     : proxy_(proxy), journal_(journal), controller_(controller) {}
 
 void Api::handle(const localapi::Request& request, localapi::Responder& responder) {
@@ -71,4 +71,4 @@ localapi::Response Api::metrics() const {
                                         static_cast<double>(journal_.dropped()), true}})};
 }
 
-}  // namespace wayleave::proxyd
+}  // namespace wayleave::proxy::control

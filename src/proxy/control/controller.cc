@@ -1,15 +1,17 @@
-#include "programs/proxyd/controller.h"
+#include "proxy/control/controller.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 
 #include "base/log.h"
 #include "localapi/json_reader.h"
+#include "tunnel/opener.h"
 
-namespace wayleave::proxyd {
+namespace wayleave::proxy::control {
 namespace {
 
 using localapi::ProxyConfiguration;
@@ -105,7 +107,7 @@ std::shared_ptr<tunnel::WorkerBuffers> buffersOf(const boost::asio::io_context& 
 
 }  // namespace
 
-Controller::Controller(ControllerOptions options, proxy::Proxy& proxy, capture::Capture* capture,
+Controller::Controller(ControllerOptions options, Proxy& proxy, capture::Capture* capture,
                        localapi::IdentityAgent& agent, tls::HandshakePool& handshakes)
     : options_(std::move(options)), proxy_(proxy), capture_(capture), agent_(agent), handshakes_(handshakes) {}
 
@@ -115,6 +117,7 @@ void Controller::start() {
   threads_.emplace_back([this](std::stop_token stop) { followConfigurations(std::move(stop)); });
   threads_.emplace_back([this](std::stop_token stop) { followIdentities(std::move(stop)); });
   threads_.emplace_back([this](std::stop_token stop) { retryUntilAllIsWell(std::move(stop)); });
+  threads_.emplace_back([this](std::stop_token stop) { capture::watchNetwork(std::move(stop), [this] { proxy_.warmTunnels(); }); });
 }
 
 void Controller::stop() {
@@ -221,9 +224,9 @@ void Controller::adopt(std::vector<ProxyConfiguration> configurations) {
   retryWake_.notify_all();
 }
 
-proxy::PolicyEntry Controller::entryFor(const Active& active) const {
+PolicyEntry Controller::entryFor(const Active& active) const {
   const ProxyConfiguration& configuration = active.configuration;
-  proxy::PolicyEntry entry;
+  PolicyEntry entry;
   entry.id = configuration.id;
   entry.generation = active.generation;
   entry.rules = active.rules;
@@ -242,20 +245,19 @@ proxy::PolicyEntry Controller::entryFor(const Active& active) const {
     options.pool = handshakes;
     options.buffers = buffersOf(loop);
     if (mark) options.socketOptions = capture::markOwn;
-    auto opener = tunnel::makeOpener(loop, std::move(options));
-    opener->warm();
-    return opener;
+    return tunnel::makeOpener(loop, std::move(options));
   };
   return entry;
 }
 
 void Controller::applyPolicy() {
-  auto policy = std::make_shared<proxy::Policy>();
+  auto policy = std::make_shared<Policy>();
   {
     const std::lock_guard lock(state_);
     for (const Active& active : active_) policy->entries.push_back(entryFor(active));
   }
   proxy_.apply(std::move(policy));
+  proxy_.warmTunnels();
 }
 
 std::vector<uint32_t> Controller::exemptUsers() const {
@@ -339,7 +341,7 @@ void Controller::applyChange(const std::string& id, GatewayIdentity& identity, G
     case GatewayIdentity::Change::None: return;
     case GatewayIdentity::Change::Ready:
       log::info("identity is ready", {{"configuration", id}, {"subject", identity.view().subject}});
-      return;
+      return proxy_.warmTunnels();
     case GatewayIdentity::Change::Renewed:
       log::info("identity was renewed; old tunnels drain", {{"configuration", id}, {"subject", identity.view().subject}});
       return proxy_.drainTunnels(id);
@@ -419,4 +421,4 @@ bool Controller::captureInstalled() const {
   return captureInstalled_;
 }
 
-}  // namespace wayleave::proxyd
+}  // namespace wayleave::proxy::control

@@ -1,8 +1,8 @@
-#include "programs/proxyd/gateway_identity.h"
+#include "proxy/control/gateway_identity.h"
 
 #include "base/log.h"
 
-namespace wayleave::proxyd {
+namespace wayleave::proxy::control {
 namespace {
 
 std::vector<std::string> alpnFor(localapi::GatewayProtocol protocol) {
@@ -115,4 +115,4 @@ bool GatewayIdentity::needsRetry() const {
   return retry_;
 }
 
-}  // namespace wayleave::proxyd
+}  // namespace wayleave::proxy::control
