@@ -118,6 +118,8 @@ class IdentityService {
   void abortInstallation(const CallPtr& call);
   void removeProfile(const CallPtr& call);
   void renewCertificate(const CallPtr& call);
+  // A renewal names the identity whose key it certifies again: managementd never learns the key's id.
+  Result<keychain::KeyRecord> keyNamed(std::string_view keyOrIdentity);
   void attestKey(const CallPtr& call);
   void beginAk(const CallPtr& call);
   void activateAk(const CallPtr& call);

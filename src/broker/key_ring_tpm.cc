@@ -75,7 +75,11 @@ Status MachineKeys::recordStorageRoot() {
     return propagate(root.error());
   }
   if (*recorded && **recorded == root->name) return {};
-  if (*recorded) log::warn("the TPM has another storage root than before: keys made under the old one are lost");
+  if (*recorded) {
+    log::warn("the TPM has another storage root than before: keys made under the old one are lost");
+    // The attestation key was one of them; without this, the next enrolment would take its chain for a good one.
+    if (Status forgotten = store_.setValue(kAttestationKey, {}); !forgotten) return forgotten;
+  }
   return store_.setValue(kStorageRootName, root->name);
 }
 
@@ -90,7 +94,7 @@ KeyRing::TpmState MachineKeys::tpmState() {
 Result<keys::tpm::AttestationKey> MachineKeys::storedAk() {
   const Result<std::optional<Bytes>> stored = store_.value(kAttestationKey);
   if (!stored) return propagate(stored.error());
-  if (!*stored)
+  if (!*stored || (*stored)->empty())
     return fail(Reason::Conflict, "this machine has no attestation key yet",
                 "enrol it with an attestation CA first (AttestationURL of the profile's vendor keys)");
   return keys::tpm::AttestationKey::decode(**stored);

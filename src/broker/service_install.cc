@@ -303,13 +303,20 @@ void IdentityService::renewCertificate(const CallPtr& call) {
   answer(call, view(*after, true));
 }
 
+Result<keychain::KeyRecord> IdentityService::keyNamed(std::string_view keyOrIdentity) {
+  Result<keychain::KeyRecord> key = parts_.store.key(keyOrIdentity);
+  if (key || key.error().reason != Reason::NotFound) return key;
+  const Result<keychain::IdentityRecord> identity = parts_.store.identity(keyOrIdentity);
+  return identity ? parts_.store.key(identity->keyId) : key;
+}
+
 void IdentityService::attestKey(const CallPtr& call) {
   if (need(call, Usage::Manage) == nullptr) return;
   const std::optional<json> content = body(call);
   if (!content) return;
   const Result<Bytes> qualifyingData = localapi::bytesFromJson(*content, "qualifyingData");
   if (!parsed(call, qualifyingData)) return;
-  const Result<keychain::KeyRecord> key = parts_.store.key(call->subject);
+  const Result<keychain::KeyRecord> key = keyNamed(call->subject);
   if (!parsed(call, key)) return;
   const Result<localapi::KeyAttestation> attestation = parts_.keys.attest(*key, *qualifyingData);
   AuditEntry entry = entryFor(*call, call->event);

@@ -131,7 +131,7 @@ void IdentityService::signRequest(const CallPtr& call) {
   if (!parsed(call, request)) return;
   const Result<keys::SignatureScheme> scheme = keys::parseScheme(request->scheme);
   if (!parsed(call, scheme)) return;
-  Result<keychain::KeyRecord> key = parts_.store.key(call->subject);
+  Result<keychain::KeyRecord> key = keyNamed(call->subject);
   if (!parsed(call, key)) return;
   const Status shape = checkCertificationRequestInfo(request->certificationRequestInfo, key->spki);
   if (!shape) return refuseEntitlement(call, shape.error());
