@@ -57,6 +57,35 @@ def show_reference(screen: Screen, machine: lab.Lab, identity: dict) -> None:
     screen.line("decoded", "; ".join(values)[:150])
 
 
+# Profile file, its PayloadIdentifier, the common name the gateway must see, and where the key is.
+DEMO_PROFILES = (("pkcs12.mobileconfig", "com.wayleave.example.pkcs12", "lab-device-1", "software"),
+                 ("acme.mobileconfig", "com.wayleave.example.acme", "lab-device-2", "tpm"))
+
+
+def show_profile(screen: Screen, machine: lab.Lab, file: str, identifier: str, name: str, kind: str) -> None:
+    """Installs a profile, lets the unmodified curl use it, shows who saw what, and removes it again."""
+    screen.step(f"The profile an administrator deploys: examples/{file}")
+    result = machine.wayleave("profile", "install", lab.ROOT / "examples" / file)
+    screen.check("install", result.returncode == 0, result.stdout.strip().splitlines()[-1] if result.stdout.strip() else "")
+    identities = machine.wayleave_json("identity", "list")["identities"]
+    attested = ", attested to the CA" if identities and identities[0]["attested"] else ""
+    screen.check("identity", len(identities) == 1 and identities[0]["keyKind"] == kind and bool(attested) == (kind == "tpm"),
+                 f"{identities[0]['subject']} ({identities[0]['keyType']}, {identities[0]['keyKind']} key{attested})")
+    show_reference(screen, machine, identities[0])
+    lab.wait_until(machine.capture_active, 10, "proxyd to load its rules")
+    ok, text = curl(machine, "https://origin.lab/")
+    screen.check("curl", ok and text == "Hello from the origin.", f"https://origin.lab/ says: {text}")
+    line = lab.wait_until(lambda: (s := last_gateway_line(machine)) and f"CN={name}" in s and s, 5, f"the gateway to name {name}")
+    screen.check("gateway", " 200 " in line, line)
+    flow = lab.wait_until(lambda: (f := machine.wayleave_json("flows")["flows"]) and f[0]["outcome"] != "-" and f[0], 5, "the flow's record")
+    screen.check("flow log", flow["outcome"] == "COMPLETED",
+                 f"{flow['destination']} {flow['decision']} {flow['outcome']} up={flow['bytesUp']} down={flow['bytesDown']}")
+    removed = machine.wayleave("profile", "remove", identifier)
+    lab.wait_until(lambda: not machine.capture_active(), 10, "proxyd to remove its rules")
+    ok, text = curl(machine, "https://origin.lab/")
+    screen.check("removed", removed.returncode == 0 and not ok, f"the same curl: {text}")
+
+
 def main() -> int:
     lab.enter_namespaces()
     started = time.monotonic()
@@ -64,38 +93,17 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="wayleave-demo."))
     machine = lab.Lab(work)
     try:
-        screen.step("A device and a network, in namespaces of their own; Squid as gateway, nginx as origin behind it")
+        screen.step("A device with a TPM and a network, in namespaces of their own; Squid as gateway, nginx as origin behind it")
         machine.up()
+        tcti = machine.start_tpm()
+        machine.start_issuer()
         machine.start_origin()
         machine.start_gateway()
-        machine.start_wayleave()
+        machine.start_wayleave("--identity-arg", f"--tcti={tcti}")
         ok, text = curl(machine, "https://origin.lab/")
         screen.check("curl", not ok, f"https://origin.lab/ before any profile: {text}")
-
-        screen.step("The profile an administrator deploys: examples/pkcs12.mobileconfig")
-        result = machine.wayleave("profile", "install", lab.ROOT / "examples/pkcs12.mobileconfig")
-        screen.check("install", result.returncode == 0, result.stdout.strip().splitlines()[-1] if result.stdout.strip() else "")
-        identities = machine.wayleave_json("identity", "list")["identities"]
-        screen.check("identity", len(identities) == 1, f"{identities[0]['subject']} ({identities[0]['keyType']}, {identities[0]['keyKind']} key)"
-                     if identities else "none")
-        show_reference(screen, machine, identities[0])
-        lab.wait_until(machine.capture_active, 10, "proxyd to load its rules")
-
-        screen.step("The same unmodified curl")
-        ok, text = curl(machine, "https://origin.lab/")
-        screen.check("curl", ok and text == "Hello from the origin.", f"https://origin.lab/ says: {text}")
-        line = lab.wait_until(lambda: (s := last_gateway_line(machine)) and "CONNECT" in s and s, 5, "the gateway's log line")
-        screen.check("gateway", "CN=lab-device-1" in line, line)
-        flows = lab.wait_until(lambda: machine.wayleave_json("flows")["flows"], 5, "the flow's record")
-        flow = flows[0]
-        screen.check("flow log", flow["outcome"] == "COMPLETED",
-                     f"{flow['destination']} {flow['decision']} {flow['outcome']} up={flow['bytesUp']} down={flow['bytesDown']}")
-
-        screen.step("The profile removed")
-        removed = machine.wayleave("profile", "remove", "com.wayleave.example.pkcs12")
-        lab.wait_until(lambda: not machine.capture_active(), 10, "proxyd to remove its rules")
-        ok, text = curl(machine, "https://origin.lab/")
-        screen.check("curl", removed.returncode == 0 and not ok, f"https://origin.lab/ again: {text}")
+        for example in DEMO_PROFILES:
+            show_profile(screen, machine, *example)
         status = machine.stop("wayleave")
         screen.check("stopped", status == 0, f"all three daemons ended in order, status {status}")
     except (lab.LabError, KeyError, IndexError) as error:
