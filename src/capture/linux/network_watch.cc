@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "capture/capture.h"
 
@@ -17,7 +18,7 @@ namespace wayleave::capture {
 namespace {
 
 // A new address brings routes, neighbours and a second address of the other family within a few milliseconds.
-constexpr int kSettleMilliseconds = 250;
+constexpr std::chrono::milliseconds kSettle{250};
 
 Fd openMonitor() {
   Fd socket = Fd::adopt(::socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE));
@@ -44,15 +45,20 @@ void watchNetwork(std::stop_token stop, const std::function<void()>& onChange) {
     return;
   }
   const std::stop_callback onStop(stop, [&] { ::eventfd_write(wake.borrow(), 1); });
-  bool changed = false;
+  // From the first change of a burst, not from the last: a network that never rests must not keep us silent.
+  std::optional<Steady> tellAt;
   while (!stop.stop_requested()) {
-    pollfd wait[2]{{monitor.borrow(), POLLIN, 0}, {wake.borrow(), POLLIN, 0}};
-    const int ready = ::poll(wait, 2, changed ? kSettleMilliseconds : -1);
-    if (ready == 0 && std::exchange(changed, false)) onChange();
-    if (ready > 0 && wait[0].revents != 0) {
-      discardMessages(monitor.borrow());
-      changed = true;
+    const Steady now = std::chrono::steady_clock::now();
+    if (tellAt && *tellAt <= now) {
+      tellAt.reset();
+      onChange();
+      continue;
     }
+    const int limit = tellAt ? static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(*tellAt - now).count()) : -1;
+    pollfd wait[2]{{monitor.borrow(), POLLIN, 0}, {wake.borrow(), POLLIN, 0}};
+    if (::poll(wait, 2, limit) <= 0 || wait[0].revents == 0) continue;
+    discardMessages(monitor.borrow());
+    if (!tellAt) tellAt = std::chrono::steady_clock::now() + kSettle;
   }
 }
 
