@@ -42,6 +42,7 @@ const std::vector<IdentityService::Route>& IdentityService::routes() {
   constexpr std::string_view kWhole = "!";
   static const std::vector<Route> table = {
       {"GET", "/v1/status", kWhole, "status", Place::Clerk, &Self::status},
+      {"GET", "/v1/tpm", kWhole, "tpm", Place::Slow, &Self::describeTpm},
       {"GET", "/v1/identities", kWhole, "list", Place::Clerk, &Self::list},
       {"GET", "/v1/identities/", "", "show", Place::Clerk, &Self::show},
       {"POST", "/v1/resolve", kWhole, "resolve", Place::Clerk, &Self::resolve},

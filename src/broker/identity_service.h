@@ -89,6 +89,7 @@ class IdentityService {
 
   // service_read.cc
   void status(const CallPtr& call);
+  void describeTpm(const CallPtr& call);
   void list(const CallPtr& call);
   void show(const CallPtr& call);
   void resolve(const CallPtr& call);

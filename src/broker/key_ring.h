@@ -58,6 +58,8 @@ class KeyRing {
   };
   // Fast: what was found out last, not by asking the TPM now.
   virtual TpmState tpmState() = 0;
+  // Slow: asks the TPM everything, and times one signature. Errors: Unsupported (no TPM configured).
+  virtual Result<keys::tpm::TpmDescription> describeTpm() = 0;
 };
 
 class MachineKeys final : public KeyRing {
@@ -78,6 +80,7 @@ class MachineKeys final : public KeyRing {
   Status storeAkChain(const std::vector<Bytes>& chain) override;
   Status checkStorageRoot() override;
   TpmState tpmState() override;
+  Result<keys::tpm::TpmDescription> describeTpm() override;
 
  private:
   Result<keys::tpm::TpmDevice*> device() const;

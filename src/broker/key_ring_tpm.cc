@@ -91,6 +91,12 @@ KeyRing::TpmState MachineKeys::tpmState() {
   return state;
 }
 
+Result<keys::tpm::TpmDescription> MachineKeys::describeTpm() {
+  const Result<keys::tpm::TpmDevice*> tpm = device();
+  if (!tpm) return propagate(tpm.error());
+  return (*tpm)->describe(clock_.now() + kPatience);
+}
+
 Result<keys::tpm::AttestationKey> MachineKeys::storedAk() {
   const Result<std::optional<Bytes>> stored = store_.value(kAttestationKey);
   if (!stored) return propagate(stored.error());

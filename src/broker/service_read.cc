@@ -14,6 +14,36 @@ namespace wayleave::broker {
 using nlohmann::json;
 
 // For anybody: nothing in it tells of an identity, unless a grant lets the caller list them.
+void IdentityService::describeTpm(const CallPtr& call) {
+  if (need(call, Usage::Inspect) == nullptr) return;
+  const Result<keys::tpm::TpmDescription> tpm = parts_.keys.describeTpm();
+  if (!parsed(call, tpm)) return;
+  json out{{"tcti", tpm->tcti}, {"usable", tpm->facts && !tpm->facts->inLockout && tpm->storageRoot && tpm->signatureTime}};
+  if (tpm->facts) {
+    out.update({{"manufacturer", tpm->facts->manufacturer},
+                {"model", tpm->facts->model},
+                {"firmwareVersion", tpm->facts->firmwareVersion},
+                {"p256", tpm->facts->p256},
+                {"p384", tpm->facts->p384},
+                {"rsa2048", tpm->facts->rsa2048},
+                {"freeObjectSlots", tpm->facts->transientSlots},
+                {"inLockout", tpm->facts->inLockout},
+                {"failedTries", tpm->facts->failedTries},
+                {"maxTries", tpm->facts->maxTries},
+                {"lockoutRecoverySeconds", tpm->facts->lockoutRecovery.count()}});
+  }
+  if (tpm->storageRoot) out["storageRootName"] = toHex(tpm->storageRoot->name);
+  if (tpm->endorsementKey) {
+    out["endorsementKeySha256"] = toHex(sha256(tpm->endorsementKey->spki));
+    out["endorsementCertificates"] = tpm->endorsementKey->certificates.size();
+  }
+  if (tpm->signatureTime) out["signatureMilliseconds"] = static_cast<double>(tpm->signatureTime->count()) / 1000.0;
+  json problems = json::array();
+  for (const Error& problem : tpm->problems) problems.push_back(wayleave::describe(problem));
+  out["problems"] = std::move(problems);
+  answer(call, out);
+}
+
 void IdentityService::status(const CallPtr& call) {
   const KeyRing::TpmState tpm = parts_.keys.tpmState();
   json out{{"version", WAYLEAVE_VERSION}, {"tpm", {{"state", tpm.state}, {"detail", tpm.detail}}}};

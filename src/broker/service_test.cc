@@ -101,6 +101,7 @@ class TestKeys final : public KeyRing {
   Status storeAkChain(const std::vector<Bytes>& chain) override { return real_.storeAkChain(chain); }
   Status checkStorageRoot() override { return real_.checkStorageRoot(); }
   TpmState tpmState() override { return real_.tpmState(); }
+  Result<keys::tpm::TpmDescription> describeTpm() override { return real_.describeTpm(); }
 
   std::function<Status()> fault;
 

@@ -216,3 +216,27 @@ def test_power_cut_at_every_step_of_an_enrolment_loses_nothing(world):
         world.stop()
     assert steps == 8
 
+
+
+def test_probe_shows_that_a_daemon_without_a_session_can_use_both_identities(world):
+    start_with_tpm(world)
+    world.install(ACME)
+    assert world.lab.wayleave("profile", "install", w.EXAMPLE).returncode == 0
+    cells = world.lab.wayleave_json("probe")["cells"]
+    root = [c for c in cells if c["caller"] == "root daemon, no session"]
+    assert sorted(c["source"] for c in root) == ["acme", "pkcs12"], root
+    for cell in root:
+        assert all(cell[question]["outcome"] == "OK" for question in ("resolve", "tls", "sign")), cell
+    unknown = [c for c in cells if c["caller"] == "unknown program"]
+    for cell in unknown:
+        assert all(cell[question]["outcome"] != "OK" and cell[question]["message"] for question in ("resolve", "tls", "sign")), cell
+
+
+def test_the_doctor_knows_the_tpm_and_says_when_there_is_none(world):
+    start_with_tpm(world)
+    tpm = world.lab.wayleave_json("doctor")
+    assert tpm["usable"] and tpm["p384"] and not tpm["inLockout"] and len(tpm["endorsementKeySha256"]) == 64, tpm
+    assert world.stop() == 0
+    world.start()
+    result = world.lab.wayleave("doctor")
+    assert result.returncode != 0 and "TPM" in result.stdout, result.stdout

@@ -16,6 +16,8 @@ void addSignCommand(CLI::App& app, Context& context);
 void addRenewCommand(CLI::App& app, Context& context);
 void addCallerCommand(CLI::App& app, Context& context);  // caller, grants
 void addAuditCommand(CLI::App& app, Context& context);
+void addDoctorCommand(CLI::App& app, Context& context);
+void addProbeCommand(CLI::App& app, Context& context);
 void addRunCommand(CLI::App& app, Context& context);
 void addCompletionCommand(CLI::App& app, Context& context);
 

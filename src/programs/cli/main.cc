@@ -64,6 +64,8 @@ int run(int argc, char** argv) {
   addExplainCommand(app, explained);
   addCallerCommand(app, context);
   addAuditCommand(app, context);
+  addDoctorCommand(app, context);
+  addProbeCommand(app, context);
   addRunCommand(app, context);
   addCompletionCommand(app, context);
 

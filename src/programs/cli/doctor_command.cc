@@ -1,0 +1,35 @@
+// doctor: can this machine hold hardware-bound identities, and what stands in the way?
+
+#include <fmt/format.h>
+
+#include "commands.h"
+#include "table.h"
+
+namespace wayleave::cli {
+namespace {
+
+using nlohmann::json;
+
+void doctor(Context& context) {
+  const std::optional<json> tpm = context.ask("identity", "GET", "/v1/tpm");
+  if (!tpm) return;
+  const bool usable = tpm->contains("usable") && (*tpm)["usable"] == true;
+  if (!usable) context.exit = Exit::Failure;
+  if (context.json) return printJson(*tpm);
+  std::vector<std::pair<std::string, std::string>> fields;
+  for (const auto& [name, value] : tpm->items())
+    if (value.is_primitive() && name != "usable") fields.emplace_back(printable(name), textOf(*tpm, name.c_str()));
+  printFields(fields);
+  for (const json& problem : arrayOf(*tpm, "problems"))
+    fmt::print("{} {}\n", styled(1, "31", "problem:"), printable(problem.is_string() ? problem.get<std::string>() : problem.dump()));
+  fmt::print("{}\n", usable ? styled(1, "32", "The TPM can hold hardware-bound identities.") : styled(1, "31", "The TPM cannot be used now."));
+}
+
+}  // namespace
+
+void addDoctorCommand(CLI::App& app, Context& context) {
+  addCommand(app, "doctor", "what the TPM can do, its keys' certificates, lockout, the time of one signature")
+      ->callback([&context] { doctor(context); });
+}
+
+}  // namespace wayleave::cli
