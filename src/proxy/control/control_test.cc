@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/log.h"
 #include "proxy/control/api.h"
 #include "proxy/proxy_test_support.h"
 #include "tls/pki_test_support.h"
@@ -136,6 +137,14 @@ std::string answerWith(const std::vector<ProxyConfiguration>& all) {
   for (const auto& each : all) body += (body.back() == '[' ? "" : ",") + toJson(each);
   return body + "]}";
 }
+
+// Before there are threads that log, as in a program.
+const ::testing::Environment* const kLogging = ::testing::AddGlobalTestEnvironment([] {
+  struct Logging final : ::testing::Environment {
+    void SetUp() override { log::start("proxy-test", log::Level::Error); }
+  };
+  return new Logging;
+}());
 
 struct Rig {
   Rig() {
