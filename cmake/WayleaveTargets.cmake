@@ -71,7 +71,7 @@ if(WAYLEAVE_PCH)
                             <map> <memory> <mutex> <optional> <span> <string> <string_view> <thread> <unordered_map>
                             <utility> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp> <boost/asio.hpp>)
   if(WAYLEAVE_TESTS)
-    add_library(wayleave_pch_test OBJECT ${CMAKE_SOURCE_DIR}/cmake/pch.cc)
+    add_library(wayleave_pch_test OBJECT EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/cmake/pch.cc)
     target_precompile_headers(wayleave_pch_test PRIVATE <algorithm> <array> <chrono> <cstdint> <expected> <functional>
                               <map> <memory> <optional> <span> <string> <string_view> <thread> <utility> <variant>
                               <vector> <fmt/format.h> <nlohmann/json.hpp> <gtest/gtest.h>)
@@ -118,6 +118,10 @@ function(wayleave_library name)
     target_link_libraries(wayleave_${name}_test PRIVATE wayleave::${name} gtest gmock gtest_main)
     target_compile_definitions(wayleave_${name}_test PRIVATE WAYLEAVE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     wayleave_use_pch(wayleave_${name}_test wayleave_pch_test)
+    if(CMAKE_BUILD_TYPE STREQUAL "Release")
+      # A release build is for its programs; tests are built by name (scripts/check.sh).
+      set_target_properties(wayleave_${name}_test PROPERTIES EXCLUDE_FROM_ALL ON)
+    endif()
     add_test(NAME ${name} COMMAND wayleave_${name}_test)
     set_tests_properties(${name} PROPERTIES TIMEOUT 300)
   endif()

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 kind=$1; shift
 case $kind in
-  release) options=(-DCMAKE_BUILD_TYPE=Release -DWAYLEAVE_TESTS=OFF) ;;
+  release) options=(-DCMAKE_BUILD_TYPE=Release -DWAYLEAVE_TESTS=ON) ;;
   asan) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=address) ;;
   tsan) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=thread) ;;
   fuzz) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=address -DWAYLEAVE_FUZZ=ON -DWAYLEAVE_TESTS=OFF

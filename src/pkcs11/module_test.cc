@@ -413,11 +413,12 @@ TEST_F(Pkcs11Module, ThreadsSignSideBySide) {
 
 // A child starts anew even if threads of its parent were in the middle of calls when it was born.
 TEST_F(Pkcs11Module, AForkedChildInitialisesAgainWhileTheParentGoesOn) {
+  if (kForkNeedsQuiet) GTEST_SKIP() << "the sanitizer's allocator locks up in the child; the plain build runs this test";
   const CK_SESSION_HANDLE session = open(0);
   std::atomic<bool> stop{false};
   std::thread busy([&] {
     CK_TOKEN_INFO token;
-    while (!stop && !kForkNeedsQuiet) (void)f_->C_GetTokenInfo(0, &token);
+    while (!stop) (void)f_->C_GetTokenInfo(0, &token);
   });
   for (int n = 0; n < 20; ++n) {
     const pid_t child = fork();
