@@ -240,3 +240,12 @@ def test_the_doctor_knows_the_tpm_and_says_when_there_is_none(world):
     world.start()
     result = world.lab.wayleave("doctor")
     assert result.returncode != 0 and "TPM" in result.stdout, result.stdout
+
+
+def test_an_rsa_attestation_key_for_cas_that_read_nothing_else(world):
+    tcti = world.lab.start_tpm()
+    world.lab.start_issuer()
+    world.start("--identity-arg", f"--tcti={tcti}", "--identity-arg=--attestation-key=rsa2048")
+    world.install(ACME)
+    identity = only_identity(world)
+    assert identity["keyType"] == "EC P-384" and identity["attested"], identity

@@ -17,8 +17,7 @@ TpmResult<Certification> TpmSession::certify(const KeyBlob& key, const KeyBlob& 
     auto object = use(key);
     if (!object) return passOn(object.error());
     TPMT_SIG_SCHEME scheme{};
-    scheme.scheme = TPM2_ALG_ECDSA;
-    scheme.details.ecdsa.hashAlg = TPM2_ALG_SHA256;
+    scheme.scheme = TPM2_ALG_NULL;  // the attestation key's own: a restricted key takes no other
     TPM2B_ATTEST* rawAttest = nullptr;
     TPMT_SIGNATURE* rawSignature = nullptr;
     const TSS2_RC code = Esys_Certify(esys_, object->handle(), ak->handle(), ESYS_TR_PASSWORD, ESYS_TR_PASSWORD,
@@ -27,7 +26,8 @@ TpmResult<Certification> TpmSession::certify(const KeyBlob& key, const KeyBlob& 
     const EsysPtr<TPMT_SIGNATURE> signature(rawSignature);
     if (code != TSS2_RC_SUCCESS) return failTss(code, "certify a key with the attestation key");
     return Certification{toBytes(ByteView(attest->attestationData, attest->size)),
-                         marshal<Tss2_MU_TPMT_SIGNATURE_Marshal>(*signature), key.publicArea};
+                         marshal<Tss2_MU_TPMT_SIGNATURE_Marshal>(*signature), key.publicArea,
+                         signature->sigAlg == TPM2_ALG_RSASSA ? kCoseRs256 : kCoseEs256};
   });
 }
 

@@ -224,6 +224,7 @@ class TpmDevice::Impl final : public CommandObserver {
     SessionOptions how;
     how.transport = {options_.tcti, options_.commandTimeout, wake_.borrow(), this};
     how.persistStorageRoot = options_.persistStorageRoot;
+    how.rsaAttestationKey = options_.rsaAttestationKey;
     how.endorsementKey = kindOf(options_.endorsementKey);
     how.pause = [this](std::chrono::milliseconds delay) { return pause(delay); };
     auto opened = TpmSession::open(how);

@@ -38,6 +38,8 @@ struct TpmOptions {
   // Makes the derived storage root key persistent at 0x81000001 when none is there. Saves 100 to 300 ms after each
   // start on real parts, and takes one of a few NV places.
   bool persistStorageRoot = false;
+  // The kind of a new attestation key: P-256, or RSA-2048 for verifiers that read nothing else (step-ca up to 0.30.2).
+  bool rsaAttestationKey = false;
   // Automatic: the key that has a certificate in NV, RSA before P-384 before P-256.
   EkChoice endorsementKey = EkChoice::Automatic;
   // For benchmarks and the lab: makes a software TPM as slow as a real one. Spent on the owner thread.

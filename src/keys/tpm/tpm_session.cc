@@ -313,15 +313,14 @@ TpmResult<KeyBlob> TpmSession::createKey(KeyType type, int bits) {
 
 TpmResult<AttestationKey> TpmSession::createAttestationKey() {
   return persevere<AttestationKey>([&]() -> TpmResult<AttestationKey> {
-    auto created = create(attestationKeyTemplate(), "create the attestation key");
+    auto created = create(attestationKeyTemplate(options_.rsaAttestationKey), "create the attestation key");
     if (!created) return passOn(created.error());
     auto key = use(created->blob);
     if (!key) return passOn(key.error());
 
     const TPM2B_DATA noData{};
     TPMT_SIG_SCHEME scheme{};
-    scheme.scheme = TPM2_ALG_ECDSA;
-    scheme.details.ecdsa.hashAlg = TPM2_ALG_SHA256;
+    scheme.scheme = TPM2_ALG_NULL;  // the key's own: a restricted key takes no other
     TPM2B_ATTEST* rawAttest = nullptr;
     TPMT_SIGNATURE* rawSignature = nullptr;
     const TSS2_RC code =

@@ -31,6 +31,7 @@ using EsysPtr = Handle<T, Esys_Free>;
 struct SessionOptions {
   TransportOptions transport;
   bool persistStorageRoot = false;
+  bool rsaAttestationKey = false;  // of new attestation keys
   std::optional<EkKind> endorsementKey;  // unset: the one with a certificate, RSA first
   // Waits out a delay; false when the owner thread must end. Injected, so that stopping interrupts it.
   std::function<bool(std::chrono::milliseconds)> pause;

@@ -63,11 +63,12 @@ struct AttestationKey {
 };
 
 // One key certified by the attestation key: the TPM's part of a `tpm` attestation statement.
+inline constexpr int kCoseEs256 = -7, kCoseRs256 = -257;
 struct Certification {
   Bytes certifyInfo;   // TPMS_ATTEST
   Bytes signature;     // TPMT_SIGNATURE
   Bytes publicArea;    // TPMT_PUBLIC of the certified key
-  int algorithm = -7;  // COSE number of the attestation key's signature: ES256
+  int algorithm = kCoseEs256;  // COSE number of the attestation key's signature
 };
 
 // Readable at any time from any thread.

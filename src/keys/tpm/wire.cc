@@ -186,7 +186,16 @@ TPM2B_PUBLIC storageRootTemplate() {
   return out;
 }
 
-TPM2B_PUBLIC attestationKeyTemplate() {
+TPM2B_PUBLIC attestationKeyTemplate(bool rsa) {
+  if (rsa) {
+    TPM2B_PUBLIC out = blank(TPM2_ALG_RSA, TPM2_ALG_SHA256, kAttestationKey);
+    TPMS_RSA_PARMS& parms = out.publicArea.parameters.rsaDetail;
+    parms.symmetric.algorithm = TPM2_ALG_NULL;
+    parms.scheme.scheme = TPM2_ALG_RSASSA;
+    parms.scheme.details.rsassa.hashAlg = TPM2_ALG_SHA256;
+    parms.keyBits = 2048;
+    return out;
+  }
   TPM2B_PUBLIC out = blank(TPM2_ALG_ECC, TPM2_ALG_SHA256, kAttestationKey);
   TPMS_ECC_PARMS& parms = ecc(out, TPM2_ECC_NIST_P256);
   parms.scheme.scheme = TPM2_ALG_ECDSA;

@@ -77,7 +77,8 @@ Result<Bytes> portableSignature(const TPMT_SIGNATURE& signature, size_t rsaModul
 // Templates: empty authorisation and noDA everywhere, so that a foreign program's wrong
 // guesses cannot lock us out.
 TPM2B_PUBLIC storageRootTemplate();     // P-256, AES-128-CFB: the TCG's, unique empty; never change it: it *is* the SRK
-TPM2B_PUBLIC attestationKeyTemplate();  // P-256, ECDSA/SHA-256, restricted
+// Restricted: P-256 with ECDSA/SHA-256, or RSA-2048 with RSASSA/SHA-256.
+TPM2B_PUBLIC attestationKeyTemplate(bool rsa);
 // Scheme NULL: TLS 1.2 may ask P-384 for SHA-256. Errors: Unsupported (type or size).
 Result<TPM2B_PUBLIC> deviceKeyTemplate(KeyType type, int bits);
 

@@ -33,6 +33,7 @@ struct Options {
   std::string grantsFolder = "/etc/wayleave/grants.d";
   bool grantsFolderGiven = false;
   std::string tcti;
+  std::string attestationKey = "p256";
   std::string logLevel = "info";
   std::string user;
   std::string proxyUser = "wayleave-proxy";
@@ -136,6 +137,7 @@ Result<bool> run(const Options& options, std::span<char> title) {
   if (!options.tcti.empty()) {
     keys::tpm::TpmOptions tpmOptions;
     tpmOptions.tcti = options.tcti;
+    tpmOptions.rsaAttestationKey = options.attestationKey == "rsa2048";
     tpm = std::make_shared<keys::tpm::TpmDevice>(tpmOptions);
   }
   broker::MachineKeys keys(**store, std::move(sealer), std::move(tpm), clock);
@@ -192,6 +194,8 @@ int main(int count, char** arguments) {
                                        "who may use what; the shipped grants while it does not exist")
                             ->type_name("DIR")
                             ->capture_default_str();
+  app.add_option("--attestation-key", options.attestationKey, "kind of a new attestation key; released step-ca reads RSA alone")
+      ->check(CLI::IsMember({"p256", "rsa2048"}))->capture_default_str();
   app.add_option("--tcti", options.tcti, "the TPM: device:/dev/tpmrm0, swtpm:path=…; none when not given")
       ->type_name("TCTI");
   app.add_option("--log-level", options.logLevel, "debug, info, warning or error")->capture_default_str();
