@@ -4,13 +4,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 kind=$1; shift
 case $kind in
-  release) options=(-DCMAKE_BUILD_TYPE=Release -DWAYLEAVE_TESTS=ON) ;;
+  release) options=(-DCMAKE_BUILD_TYPE=Release -DWAYLEAVE_BENCH=ON) ;;
   asan) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=address) ;;
   tsan) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=thread) ;;
   fuzz) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=address -DWAYLEAVE_FUZZ=ON -DWAYLEAVE_TESTS=OFF
                  -DWAYLEAVE_PCH=OFF -DCMAKE_CXX_COMPILER=clang++-19) ;;
-  bench) options=(-DCMAKE_BUILD_TYPE=Release -DWAYLEAVE_BENCH=ON -DWAYLEAVE_TESTS=OFF) ;;
-  *) echo "usage: $0 release|asan|tsan|fuzz|bench [TARGET…]" >&2; exit 2 ;;
+  *) echo "usage: $0 release|asan|tsan|fuzz [TARGET…]" >&2; exit 2 ;;
 esac
 mkdir -p build
 log=build/$kind.log
