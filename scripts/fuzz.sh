@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=$1; shift
 scripts/build.sh fuzz fuzzers
-IFS=';' read -ra all < build/fuzz/fuzzers.txt
+IFS=';' read -ra all <<< "$(< build/fuzz/fuzzers.txt)"
 [ $# -gt 0 ] && all=("$@")
 mkdir -p build/fuzz/crashes
 status=0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import os
 import plistlib
 import re
 import shutil
@@ -80,14 +81,31 @@ class World:
                     found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         return found
 
-    def pid(self, program: str) -> int:
+    @staticmethod
+    def pids(program: str) -> list[int]:
+        found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     command = (entry / "cmdline").read_bytes().split(b"\0")[0].decode()
                     if command.endswith(program):
-                        return int(entry.name)
-        raise AssertionError(f"{program} is not running")
+                        found.append(int(entry.name))
+        return sorted(found)
+
+    def pid(self, program: str) -> int:
+        found = self.pids(program)
+        assert found, f"{program} is not running"
+        return found[0]
+
+    def kill_daemons(self) -> None:
+        """A power cut for whatever runs now, and the wait until it is gone."""
+        def gone() -> bool:
+            pids = [pid for name in ("wayleave-identityd", "wayleave-managementd", "wayleave-proxyd") for pid in self.pids(name)]
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not pids
+        lab.wait_until(gone, 10, "the killed daemons to be gone")
 
     # --- profiles ---
 

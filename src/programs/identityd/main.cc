@@ -20,7 +20,7 @@
 #include "keys/sealer.h"
 #include "keys/tpm/tpm_device.h"
 #include "localapi/server.h"
-#include "notify.h"
+#include "localapi/service_manager.h"
 #include "sandbox/privileges.h"
 
 namespace {
@@ -88,9 +88,9 @@ bool serveUntilTold(const sigset_t& signals, broker::IdentityService& service, c
   while (!witness.lost()) {
     switch (::sigtimedwait(&signals, nullptr, &second)) {
       case SIGHUP:
-        notifySupervisor("RELOADING=1");
+        localapi::tellServiceManager("RELOADING=1");
         (void)service.reloadGrants();
-        notifySupervisor("READY=1");
+        localapi::tellServiceManager("READY=1");
         break;
       case SIGTERM:
       case SIGINT: return true;
@@ -170,10 +170,10 @@ Result<bool> run(const Options& options, std::span<char> title) {
   (*server)->start();
   service.examineTpmKeys();
   log::info("serving", {{"socket", options.socket}, {"tpm", options.tcti.empty() ? "none" : options.tcti}});
-  notifySupervisor("READY=1");
+  localapi::tellServiceManager("READY=1");
 
   const bool told = serveUntilTold(signals, service, **witness);
-  notifySupervisor("STOPPING=1");
+  localapi::tellServiceManager("STOPPING=1");
   log::info("stopping", {{"why", told ? "told to" : "the witness is gone: callers cannot be verified"}});
   service.stop();
   server->reset();
