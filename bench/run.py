@@ -56,7 +56,7 @@ class Rig:
         (w / "gateway.cfg").write_text(f"""
 global
     nbthread 1
-    maxconn 30000
+    maxconn 9900
     tune.h2.max-concurrent-streams 100
     tune.h2.initial-window-size 4194304
     tune.bufsize 65536
@@ -91,7 +91,7 @@ backend connected
         (self.work / f"{name}.cfg").write_text(f"""
 global
     nbthread 1
-    maxconn 30000
+    maxconn 9900
     tune.h2.max-concurrent-streams 1000
     tune.h2.initial-window-size 4194304
 defaults
