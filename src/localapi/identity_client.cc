@@ -113,6 +113,10 @@ class IdentityClient final : public IdentityAgent {
     return then(get("/v1/installations"), [](const json& body) { return textsFromJson(body, "pending"); });
   }
 
+  Status declareApplications(const std::vector<DeclaredApplication>& all) override {
+    return done(exchange(within(timeout_), "PUT", "/v1/applications", dump(toJson(all))));
+  }
+
   Result<AkEnrolment> beginAkEnrolment() override {
     return then(exchange(within(std::max(timeout_, kKeyCreationTimeout)), "POST", "/v1/attestation/begin", "{}"),
                 akEnrolmentFromJson);
@@ -174,6 +178,10 @@ bool stoppedWithin(std::chrono::milliseconds time, const std::stop_token& stop) 
 }
 
 }  // namespace
+
+Status IdentityAgent::declareApplications(const std::vector<DeclaredApplication>&) {
+  return fail(Reason::Unsupported, "this agent takes no declared applications");
+}
 
 std::unique_ptr<IdentityAgent> makeIdentityClient(std::string socketPath, std::chrono::milliseconds timeout) {
   return std::make_unique<IdentityClient>(std::move(socketPath), timeout);

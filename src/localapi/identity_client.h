@@ -110,6 +110,21 @@ struct IdentityEvent {
   Bytes reference;
 };
 
+// What a declaration gives one program (com.apple.configuration.app.managed): identities under names that the program's
+// developer chose. Which local program the composed identifier stands for, the administrator says (broker/grants.h).
+struct DeclaredApplication {
+  std::string composedIdentifier;  // "com.example.agent (TEAM123456)", or "com.example.agent" for any team
+  std::string declaration;         // the declaration's identifier; shown, never compared
+  struct Item {
+    std::string identifier;    // "client-certificate": what the program asks for
+    std::string identity;      // id of an identity; empty: there is none (yet)
+    std::string problem = {};  // why there is none: what the server of the asset answered
+    bool operator==(const Item&) const = default;
+  };
+  std::vector<Item> identities;
+  bool operator==(const DeclaredApplication&) const = default;
+};
+
 class IdentityAgent {
  public:
   virtual ~IdentityAgent() = default;
@@ -140,6 +155,11 @@ class IdentityAgent {
   virtual Status abortInstallation(std::string_view installation) = 0;
   virtual Status removeProfileIdentities(std::string_view profileIdentifier) = 0;
   virtual Result<std::vector<std::string>> pendingInstallations() = 0;
+
+  // The whole set, replacing the one before at once; kept by identityd across restarts. An identity may still be
+  // staged: the name appears when it becomes active. Errors: BadInput (a malformed or repeated identifier, too many),
+  // NotFound (no such identity; nothing was changed). An agent without applications need not override it.
+  virtual Status declareApplications(const std::vector<DeclaredApplication>& all);
 
   virtual Result<AkEnrolment> beginAkEnrolment() = 0;
   virtual Result<Bytes> activateCredential(ByteView credential, ByteView secret) = 0;  // returns the secret

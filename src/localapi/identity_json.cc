@@ -175,6 +175,19 @@ json toJson(const IdentityEvent& event) {
           {"reference", toBase64(event.reference)}};
 }
 
+json toJson(const std::vector<DeclaredApplication>& applications) {
+  json list = json::array();
+  for (const DeclaredApplication& application : applications) {
+    json identities = json::array();
+    for (const DeclaredApplication::Item& item : application.identities)
+      identities.push_back({{"identifier", item.identifier}, {"identity", item.identity}, {"problem", item.problem}});
+    list.push_back({{"composedIdentifier", application.composedIdentifier},
+                    {"declaration", application.declaration},
+                    {"identities", std::move(identities)}});
+  }
+  return {{"applications", std::move(list)}};
+}
+
 json bytesJson(const char* name, ByteView bytes) { return {{name, toBase64(bytes)}}; }
 json bytesListJson(const char* name, const std::vector<Bytes>& list) { return {{name, base64List(list)}}; }
 json textsJson(const char* name, const std::vector<std::string>& list) { return {{name, list}}; }
@@ -326,6 +339,23 @@ Result<IdentityEvent> identityEventFromJson(const json& value) {
   reader.text("identity", out.identity);
   reader.bytes("reference", out.reference);
   return finished(reader, std::move(out), Unknown::Ignore);
+}
+
+Result<std::vector<DeclaredApplication>> applicationsFromJson(const json& value) {
+  std::vector<DeclaredApplication> out;
+  ObjectReader reader(value, "request");
+  reader.objects("applications", [&](ObjectReader& entry) {
+    DeclaredApplication& application = out.emplace_back();
+    entry.text("composedIdentifier", application.composedIdentifier);
+    entry.text("declaration", application.declaration);
+    entry.objects("identities", [&](ObjectReader& item) {
+      DeclaredApplication::Item& identity = application.identities.emplace_back();
+      item.text("identifier", identity.identifier);
+      item.text("identity", identity.identity);
+      item.text("problem", identity.problem, Need::Optional);
+    });
+  });
+  return finished(reader, std::move(out));
 }
 
 Result<Bytes> bytesFromJson(const json& value, const char* name) {

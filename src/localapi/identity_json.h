@@ -47,6 +47,7 @@ nlohmann::json toJson(const CertificationRequestBody& body);
 nlohmann::json toJson(const CredentialBody& body);
 nlohmann::json toJson(const AkEnrolment& enrolment);
 nlohmann::json toJson(const IdentityEvent& event);
+nlohmann::json toJson(const std::vector<DeclaredApplication>& applications);  // {"applications":[…]}
 // {"<name>": "<base64>"}: signatures, secrets, references, qualifying data.
 nlohmann::json bytesJson(const char* name, ByteView bytes);
 // {"<name>": ["<base64>", …]} and {"<name>": ["…", …]}.
@@ -67,6 +68,7 @@ Result<CertificationRequestBody> certificationRequestBodyFromJson(const nlohmann
 Result<CredentialBody> credentialBodyFromJson(const nlohmann::json& value);
 Result<AkEnrolment> akEnrolmentFromJson(const nlohmann::json& value);
 Result<IdentityEvent> identityEventFromJson(const nlohmann::json& value);
+Result<std::vector<DeclaredApplication>> applicationsFromJson(const nlohmann::json& value);
 Result<Bytes> bytesFromJson(const nlohmann::json& value, const char* name);
 Result<std::vector<Bytes>> bytesListFromJson(const nlohmann::json& value, const char* name);
 Result<std::vector<std::string>> textsFromJson(const nlohmann::json& value, const char* name);

@@ -323,8 +323,9 @@ void Session::dispatch() {
   auto message = parser_->release();
   keepAlive_ = message.keep_alive();
   const http::verb method = message.method();
-  if (method != http::verb::get && method != http::verb::post && method != http::verb::delete_)
-    return refuse(405, Error{Reason::Unsupported, "the method is none of GET, POST and DELETE", {}, 0});
+  if (method != http::verb::get && method != http::verb::post && method != http::verb::put &&
+      method != http::verb::delete_)
+    return refuse(405, Error{Reason::Unsupported, "the method is none of GET, POST, PUT and DELETE", {}, 0});
   const std::string_view rawTarget(message.target().data(), message.target().size());
   Result<Target> target = parseTarget(rawTarget);
   if (!target) return refuse(400, target.error());

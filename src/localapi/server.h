@@ -33,7 +33,7 @@ struct Peer {
 };
 
 struct Request {
-  std::string method;  // "GET", "POST", "DELETE"
+  std::string method;  // "GET", "POST", "PUT", "DELETE"
   std::string path;    // decoded, without the query: "/v1/identities/ABC"
   std::map<std::string, std::string> query;
   std::string contentType;
