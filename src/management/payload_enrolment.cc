@@ -115,12 +115,15 @@ void readFingerprint(Keys& keys, ScepPayload& payload) {
 void readScepContent(Keys& keys, ScepPayload& payload) {
   if (const std::string* url = keys.string("URL", Need::Required)) {
     payload.url = *url;
-    if (isHttpUrl(*url, "http://"))
-      keys.warn("URL",
-                "is plain http: the challenge is encrypted to the CA, but the CA's certificate is not authenticated "
-                "without CAFingerprint");
-    else if (!isHttpUrl(*url, "https://"))
+    if (isHttpUrl(*url, "http://")) {
+      if (!keys.has("CAFingerprint"))
+        keys.warn("URL",
+                  "is plain http: the challenge is encrypted to the CA, but the CA's certificate is not authenticated "
+                  "without CAFingerprint",
+                  "add the SHA-256 of the CA's certificate as CAFingerprint");
+    } else if (!isHttpUrl(*url, "https://")) {
       keys.error("URL", "is neither an http nor an https URL");
+    }
   }
   if (const std::string* name = keys.string("Name")) payload.name = *name;
   if (const std::string* challenge = keys.string("Challenge")) payload.challenge = Secret::copyOf(*challenge);

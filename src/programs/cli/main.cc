@@ -7,43 +7,15 @@
 
 #include "commands.h"
 #include "explain_command.h"
+#include "help.h"
 
 namespace wayleave::cli {
 namespace {
 
-// The front page lists every command on one line, nested ones with their full name.
-class FrontPage final : public CLI::Formatter {
- public:
-  std::string make_subcommands(const CLI::App* app, CLI::AppFormatMode mode) const override {
-    if (app->get_parent() != nullptr) return CLI::Formatter::make_subcommands(app, mode);
-    std::string out = "\nCommands:\n";
-    list(app, "", out);
-    return out;
-  }
-
- private:
-  static void list(const CLI::App* app, const std::string& prefix, std::string& out) {
-    for (const CLI::App* command : app->get_subcommands([](const CLI::App*) { return true; })) {
-      std::string name = prefix + command->get_name();
-      if (command->get_subcommands([](const CLI::App*) { return true; }).empty()) {
-        for (const CLI::Option* option : command->get_options())
-          if (option->get_positional()) name += " " + option->get_name(true);
-        out += fmt::format("  {:<34} {}\n", name, command->get_description());
-      } else {
-        list(command, name + " ", out);
-      }
-    }
-  }
-};
-
-constexpr const char* kExitStatuses =
-    "\nExit status: 0 done, 1 failure, 2 usage, 3 not found, 4 denied, 5 a daemon does not answer,\n"
-    "6 input refused, 7 timed out.\n";
-
 int run(int argc, char** argv) {
   CLI::App app("Wayleave: this machine's managed identities, and the flows they carry", "wayleave");
   Context context;
-  app.formatter(std::make_shared<FrontPage>());
+  app.formatter(std::make_shared<HelpFormatter>());
   app.footer(kExitStatuses);
   app.set_version_flag("--version", "wayleave " WAYLEAVE_VERSION);
   app.add_flag("--json", context.json, "print JSON, as the local APIs give it");
@@ -55,6 +27,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
 
   addProfileCommand(app, context);
+  addLintCommand(app, context);
   addIdentityCommand(app, context);
   addStatusCommand(app, context);
   addFlowsCommand(app, context);
