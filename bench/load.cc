@@ -2,12 +2,13 @@
 //
 //   origin --plain PORT --connect PORT    serves flows that begin with one command byte; on the second port a CONNECT comes first
 //                                         and is answered 200, so that this is gateway's forward proxy and origin in one
-//   run --target ADDRESS:PORT --mode M --flows N --seconds S [--via-connect]
-//       down, up     bulk, bytes per second                      prints: bytes seconds
-//       ping         1 KiB each way on open flows                prints: exchanges seconds p50us p99us
-//       rate         open, 1 KiB each way, close                 prints: flows seconds p50us p99us
-//       idle         opens N flows, one exchange each, waits     prints: open flows; then reads a line from standard input
-// The first quarter of a timed run, at most a second, is warm-up and not counted.
+//   run --target ADDRESS:PORT --mode M --flows N --seconds S [--via-connect] [--watch PID,…]
+//       down, up     bulk                                        prints: {"bytes", "seconds", "cpu", "failures"}
+//       ping         1 KiB each way on open flows                prints: {"count", "p50", "p99", "seconds", "cpu", "failures"}
+//       rate         open, 1 KiB each way, close                 prints: the same; with --count, ends after so many
+//       idle         opens N flows, one exchange each, waits     prints: {"open", "failures"}; then reads a line from standard input
+// The first quarter of a timed run, at most a second, is warm-up and not counted. Times are microseconds. "cpu" is what the watched
+// processes used, user and system, between the same two moments as the count.
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -22,6 +23,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <fstream>
+#include <sstream>
 #include <unordered_map>
 
 #include "base/bytes.h"
@@ -35,6 +38,10 @@ constexpr size_t kBlock = 256 * 1024;
 constexpr size_t kMessage = 1024;
 constexpr std::string_view kRequest = "CONNECT 127.0.0.1:9 HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n";
 constexpr std::string_view kAnswer = "HTTP/1.1 200 OK\r\n\r\n";
+
+// Flows that are being opened at the same time in `idle`: a queue of handshakes longer than the peers' own timeouts would
+// measure their patience.
+constexpr int kOpening = 64;
 
 std::array<uint8_t, kBlock> g_block{};  // what bulk consists of, and where what is read goes
 
@@ -122,7 +129,8 @@ void origin(uint16_t plain, uint16_t connect) {
       if (found == flows.end()) return;
       Served& flow = found->second;
       if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
-        ssize_t got = ::recv(fd, g_block.data(), g_block.size(), 0);
+        // Upload is thrown away in the kernel: the ends should cost as little as they can.
+        ssize_t got = ::recv(fd, g_block.data(), g_block.size(), flow.command == 'U' ? MSG_TRUNC : 0);
         if (got == 0 || (got < 0 && errno != EAGAIN)) return close(fd);
         size_t used = 0;
         const size_t have = got > 0 ? static_cast<size_t>(got) : 0;
@@ -165,8 +173,29 @@ struct Options {
   std::string target, mode;
   int flows = 1;
   double seconds = 3;
+  int64_t count = 0;
   bool viaConnect = false;
+  std::vector<int> watch;
 };
+
+// User and system time of these processes and of their threads that have ended, in seconds.
+double cpuOf(const std::vector<int>& pids) {
+  int64_t ticks = 0;
+  for (const int pid : pids) {
+    std::ifstream file(fmt::format("/proc/{}/stat", pid));
+    std::string line;
+    std::getline(file, line);
+    const size_t name = line.rfind(')');
+    if (name == std::string::npos) continue;
+    std::istringstream rest(line.substr(name + 1));
+    std::string skipped;
+    for (int field = 3; field < 14; ++field) rest >> skipped;
+    int64_t user = 0, system = 0;
+    rest >> user >> system;
+    ticks += user + system;
+  }
+  return static_cast<double>(ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
 
 class Load {
  public:
@@ -174,19 +203,28 @@ class Load {
 
   int run() {
     const auto begin = Clock::now();
-    const double warm = std::min(1.0, options_.seconds / 4);
+    const bool counted = options_.count > 0;
+    const double warm = counted ? 0 : std::min(1.0, options_.seconds / 4);
     countFrom_ = begin + seconds(warm);
-    end_ = begin + seconds(warm + options_.seconds);
-    for (int n = 0; n < options_.flows; ++n) open();
+    end_ = counted ? Clock::time_point::max() : begin + seconds(warm + options_.seconds);
     if (options_.mode == "idle") return idle();
-    while (Clock::now() < end_) loop_.turn(50, [&](int fd, uint32_t events) { handle(fd, events); });
-    const double took = std::chrono::duration<double>(Clock::now() - countFrom_).count();
+    for (int n = 0; n < options_.flows; ++n) open();
+    while (Clock::now() < countFrom_) turn();
+    counting_ = true;
+    const auto from = Clock::now();
+    const double before = cpuOf(options_.watch);
+    while (Clock::now() < end_ && !(counted && done_ + failures_ >= options_.count)) turn();
+    const double cpu = cpuOf(options_.watch) - before;
+    const double took = std::chrono::duration<double>(Clock::now() - from).count();
+    fmt::print("{{\"seconds\": {:.4f}, \"cpu\": {:.3f}, \"failures\": {}, ", took, cpu, failures_);
     if (options_.mode == "down" || options_.mode == "up") {
-      fmt::print("{} {:.3f} {}\n", bytes_, took, failures_);
+      fmt::print("\"bytes\": {}}}\n", bytes_);
     } else {
       std::ranges::sort(times_);
-      const auto at = [&](double share) { return times_.empty() ? 0.0 : times_[std::min(times_.size() - 1, static_cast<size_t>(share * static_cast<double>(times_.size())))]; };
-      fmt::print("{} {:.3f} {:.1f} {:.1f} {}\n", times_.size(), took, at(0.5), at(0.99), failures_);
+      const auto at = [&](double share) {
+        return times_.empty() ? 0.0F : times_[std::min(times_.size() - 1, static_cast<size_t>(share * static_cast<double>(times_.size())))];
+      };
+      fmt::print("\"count\": {}, \"p50\": {:.1f}, \"p99\": {:.1f}}}\n", times_.size(), at(0.5), at(0.99));
     }
     return 0;
   }
@@ -194,11 +232,19 @@ class Load {
  private:
   static Clock::duration seconds(double value) { return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(value)); }
 
+  void turn() {
+    loop_.turn(50, [&](int fd, uint32_t events) { handle(fd, events); });
+  }
+
   int idle() {
+    const auto patience = Clock::now() + std::chrono::seconds{120};
+    int begun = 0;
     // Every flow has had one exchange when nothing is left to wait for.
-    while (done_ + failures_ < options_.flows && Clock::now() < end_ + std::chrono::seconds{60})
-      loop_.turn(50, [&](int fd, uint32_t events) { handle(fd, events); });
-    fmt::print("{} {}\n", done_, failures_);
+    while (done_ + failures_ < options_.flows && Clock::now() < patience) {
+      for (; begun < options_.flows && begun - done_ - failures_ < kOpening; ++begun) open();
+      turn();
+    }
+    fmt::print("{{\"open\": {}, \"failures\": {}}}\n", done_, failures_);
     std::fflush(stdout);
     char line[16];
     return ::read(STDIN_FILENO, line, sizeof line) < 0 ? 1 : 0;
@@ -208,6 +254,7 @@ class Load {
     const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return static_cast<void>(++failures_);
     noDelay(fd);
+    spreadSource(fd);
     if (::connect(fd, reinterpret_cast<const sockaddr*>(&to_), sizeof to_) != 0 && errno != EINPROGRESS) {
       ::close(fd);
       return static_cast<void>(++failures_);
@@ -218,14 +265,23 @@ class Load {
     loop_.watch(fd, EPOLLIN | EPOLLOUT, false);
   }
 
+  // Thousands of flows a second from one address would run out of ports that are not in TIME_WAIT.
+  void spreadSource(int fd) {
+    if ((ntohl(to_.sin_addr.s_addr) >> 24) != 127 || options_.flows > 1000) return;
+    const int one = 1;
+    ::setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    sockaddr_in from{};
+    from.sin_family = AF_INET;
+    from.sin_addr.s_addr = htonl((127U << 24) + (2U << 16) + 1 + static_cast<uint32_t>(++sources_ % 64));
+    if (::bind(fd, reinterpret_cast<const sockaddr*>(&from), sizeof from) != 0) stop("bind");
+  }
+
   void close(int fd, bool failed) {
     flows_.erase(fd);
     ::close(fd);
     if (failed) ++failures_;
     if (options_.mode != "idle" && failures_ < 10000) open();
   }
-
-  bool counting() const { return Clock::now() >= countFrom_; }
 
   void begin(int fd, Flow& flow) {
     flow.commanded = true;
@@ -257,7 +313,7 @@ class Load {
       return begin(fd, flow);
     }
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
-      const ssize_t got = ::recv(fd, g_block.data(), g_block.size(), 0);
+      const ssize_t got = ::recv(fd, g_block.data(), g_block.size(), flow.commanded && options_.mode == "down" ? MSG_TRUNC : 0);
       if (got == 0 || (got < 0 && errno != EAGAIN)) return close(fd, true);
       size_t have = got > 0 ? static_cast<size_t>(got) : 0;
       if (!flow.opened) {
@@ -269,7 +325,7 @@ class Load {
         return begin(fd, flow);
       }
       if (options_.mode == "down") {
-        if (counting()) bytes_ += have;
+        if (counting_) bytes_ += have;
       } else if (options_.mode != "up") {
         flow.got += have;
         if (flow.got >= kMessage) return answered(fd, flow);
@@ -277,16 +333,17 @@ class Load {
     }
     if ((events & EPOLLOUT) != 0 && flow.commanded && options_.mode == "up") {
       const ssize_t sent = ::send(fd, g_block.data(), g_block.size(), MSG_NOSIGNAL);
-      if (sent > 0 && counting()) bytes_ += static_cast<uint64_t>(sent);
+      if (sent > 0 && counting_) bytes_ += static_cast<uint64_t>(sent);
       if (sent < 0 && errno != EAGAIN) close(fd, true);
     }
   }
 
   void answered(int fd, Flow& flow) {
     flow.got -= kMessage;
-    if (counting()) times_.push_back(std::chrono::duration<double, std::micro>(Clock::now() - flow.from).count());
+    if (counting_) times_.push_back(std::chrono::duration<float, std::micro>(Clock::now() - flow.from).count());
+    ++done_;
     if (options_.mode == "rate") return close(fd, false);
-    if (options_.mode == "idle") return static_cast<void>(++done_);
+    if (options_.mode == "idle") return;
     flow.from = Clock::now();
     if (::send(fd, g_block.data(), kMessage, MSG_NOSIGNAL) != static_cast<ssize_t>(kMessage)) close(fd, true);
   }
@@ -297,8 +354,10 @@ class Load {
   std::unordered_map<int, Flow> flows_;
   Clock::time_point countFrom_, end_;
   uint64_t bytes_ = 0;
-  std::vector<double> times_;
+  std::vector<float> times_;
+  bool counting_ = false;
   int failures_ = 0, done_ = 0;
+  size_t sources_ = 0;
 };
 
 }  // namespace
@@ -325,6 +384,8 @@ int main(int argc, char** argv) {
   run->add_option("--mode", options.mode)->required()->check(CLI::IsMember({"down", "up", "ping", "rate", "idle"}));
   run->add_option("--flows", options.flows)->check(CLI::Range(1, 20000));
   run->add_option("--seconds", options.seconds);
+  run->add_option("--count", options.count)->check(CLI::Range(0, 100'000'000));
+  run->add_option("--watch", options.watch)->delimiter(',');
   run->add_flag("--via-connect", options.viaConnect);
   run->callback([&] { status = wayleave::Load(options).run(); });
   CLI11_PARSE(app, argc, argv);
