@@ -11,14 +11,15 @@
 #include "context.h"
 
 namespace wayleave::cli {
-namespace {
 
-size_t width(std::string_view text) {
+size_t textWidth(std::string_view text) {
   return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
+namespace {
+
 std::string padded(std::string_view text, size_t to) {
-  return std::string(text) + std::string(to - std::min(to, width(text)), ' ');
+  return std::string(text) + std::string(to - std::min(to, textWidth(text)), ' ');
 }
 
 }  // namespace
@@ -26,9 +27,9 @@ std::string padded(std::string_view text, size_t to) {
 void Table::print() const {
   std::vector<size_t> widths(header_.size());
   for (size_t column = 0; column < header_.size(); ++column) {
-    widths[column] = width(header_[column]);
+    widths[column] = textWidth(header_[column]);
     for (const auto& row : rows_)
-      if (column < row.size()) widths[column] = std::max(widths[column], width(row[column]));
+      if (column < row.size()) widths[column] = std::max(widths[column], textWidth(row[column]));
   }
   const auto line = [&](const std::vector<std::string>& cells) {
     std::string out;
@@ -46,7 +47,7 @@ void Table::print() const {
 void printFields(const std::vector<std::pair<std::string, std::string>>& fields, size_t indent) {
   size_t widest = 0;
   for (const auto& [label, value] : fields)
-    if (!value.empty()) widest = std::max(widest, width(label));
+    if (!value.empty()) widest = std::max(widest, textWidth(label));
   for (const auto& [label, value] : fields)
     if (!value.empty())
       fmt::print("{}{}  {}\n", std::string(indent, ' '), styled(STDOUT_FILENO, "36", padded(label, widest)), value);

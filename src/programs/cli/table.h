@@ -3,6 +3,7 @@
 // Aligned columns for people. Widths count code points, which fits all that these tables show.
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,9 @@ class Table {
 
 // "label   value" lines; lines without a value are left out.
 void printFields(const std::vector<std::pair<std::string, std::string>>& fields, size_t indent = 0);
+
+// Columns that a text takes on the screen, by code points.
+size_t textWidth(std::string_view text);
 
 // "1.2 MiB".
 std::string bytesText(uint64_t bytes);
