@@ -9,6 +9,7 @@
 namespace wayleave::cli {
 
 void addProfileCommand(CLI::App& app, Context& context);
+void addProfileNewCommand(CLI::App& profile, Context& context);
 void addIdentityCommand(CLI::App& app, Context& context);
 void addStatusCommand(CLI::App& app, Context& context);
 void addFlowsCommand(CLI::App& app, Context& context);

@@ -1,16 +1,29 @@
 // wayleave: the command line over the three local APIs. It holds no right of its own: every daemon judges the caller.
 
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 
 #include <fmt/format.h>
 
 #include "commands.h"
+#include "completion.h"
 #include "explain_command.h"
 #include "help.h"
+#include "manual.h"
 
 namespace wayleave::cli {
 namespace {
+
+// A package is the same whenever it is built (https://reproducible-builds.org/specs/source-date-epoch/).
+std::string manualDate() {
+  const char* epoch = std::getenv("SOURCE_DATE_EPOCH");
+  const std::time_t time = epoch != nullptr ? static_cast<std::time_t>(std::strtoll(epoch, nullptr, 10)) : std::time(nullptr);
+  std::tm day{};
+  char month[32] = "";
+  if (::gmtime_r(&time, &day) == nullptr || std::strftime(month, sizeof month, "%B", &day) == 0) return "January 1, 1970";
+  return fmt::format("{} {}, {}", month, day.tm_mday, day.tm_year + 1900);
+}
 
 int run(int argc, char** argv) {
   CLI::App app("Wayleave: this machine's managed identities, and the flows they carry", "wayleave");
@@ -41,6 +54,16 @@ int run(int argc, char** argv) {
   addProbeCommand(app, context);
   addRunCommand(app, context);
   addCompletionCommand(app, context);
+
+  // Not commands of their own: what shells and the package's build ask of the command tree.
+  if (argc >= 2 && std::string_view(argv[1]) == "__complete") {
+    fmt::print("{}", complete(app, context, {argv + 2, argv + argc}));
+    return 0;
+  }
+  if (argc == 2 && std::string_view(argv[1]) == "__manual") {
+    fmt::print("{}", manualPage(app, manualDate()));
+    return 0;
+  }
 
   try {
     app.parse(argc, argv);

@@ -147,6 +147,7 @@ void addProfileCommand(CLI::App& app, Context& context) {
   profile->require_subcommand(1);
   auto argument = std::make_shared<std::string>();
 
+  addProfileNewCommand(*profile, context);
   CLI::App* command = addCommand(*profile, "install", "install or replace a configuration profile");
   command->add_option("FILE", *argument, "a .mobileconfig file, or - for standard input")->required();
   command->callback([&context, argument] { install(context, *argument); });
