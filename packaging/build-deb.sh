@@ -9,7 +9,8 @@ trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 
 install -d "$root"/usr/bin "$root"/usr/sbin "$root"/etc/wayleave/grants.d "$root"/lib/systemd/system "$root"/usr/lib/sysusers.d \
-  "$root"/usr/lib/tmpfiles.d "$root"/usr/share/doc/wayleave "$root"/usr/share/bash-completion/completions "$root"/DEBIAN
+  "$root"/usr/lib/tmpfiles.d "$root"/usr/share/doc/wayleave "$root"/usr/share/bash-completion/completions \
+  "$root"/usr/share/zsh/vendor-completions "$root"/usr/share/fish/vendor_completions.d "$root"/usr/share/man/man{1,8} "$root"/DEBIAN
 install -m 755 build/bin/wayleave "$root/usr/bin/"
 install -m 755 build/bin/wayleave-{identityd,managementd,proxyd} "$root/usr/sbin/"
 if [ -e build/release/lib/libwayleave-pkcs11.so ]; then
@@ -21,9 +22,16 @@ install -m 644 packaging/grants.d/*.toml "$root/etc/wayleave/grants.d/"
 install -m 644 packaging/systemd/*.service "$root/lib/systemd/system/"
 install -m 644 packaging/sysusers.d/*.conf "$root/usr/lib/sysusers.d/"
 install -m 644 packaging/tmpfiles.d/*.conf "$root/usr/lib/tmpfiles.d/"
-install -m 644 README.md CHANGELOG.md LICENSE docs/*.md "$root/usr/share/doc/wayleave/"
+install -m 644 README.md CHANGELOG.md docs/*.md "$root/usr/share/doc/wayleave/"
+install -m 644 LICENSE "$root/usr/share/doc/wayleave/copyright"
+gzip -9n "$root/usr/share/doc/wayleave/CHANGELOG.md"
 cp -r examples "$root/usr/share/doc/wayleave/"
 build/bin/wayleave completion bash > "$root/usr/share/bash-completion/completions/wayleave"
+build/bin/wayleave completion zsh > "$root/usr/share/zsh/vendor-completions/_wayleave"
+build/bin/wayleave completion fish > "$root/usr/share/fish/vendor_completions.d/wayleave.fish"
+build/bin/wayleave __manual > "$root/usr/share/man/man1/wayleave.1"
+install -m 644 packaging/man/*.8 "$root/usr/share/man/man8/"
+gzip -9n "$root"/usr/share/man/man?/*
 (cd "$root" && find etc -type f -printf '/%p\n') > "$root/DEBIAN/conffiles"
 
 # The libraries that the programs really need, by package and version.

@@ -91,13 +91,16 @@ void addCallerCommand(CLI::App& app, Context& context) {
   auto subject = std::make_shared<std::string>();
   CLI::App* command = addCommand(*caller, "check", "verify a process or a program file, and suggest a grant");
   command->add_option("PID|PATH", *subject, "a running process, or a program file")->required();
+  describeCommand(command, {{"why is this process refused?", "wayleave caller check $(pidof curl)"}, {"a grant for a program that does not run yet", "wayleave caller check /usr/bin/curl"}});
   command->callback([&context, subject] { check(context, *subject); });
   command = addCommand(*caller, "show", "what identityd sees of this very program");
+  describeCommand(command, {{"which grants are in force for this shell's wayleave", "wayleave caller show"}});
   command->callback([&context] { showOwn(context); });
 
   CLI::App* grants = addCommand(app, "grants", "which program may use which identities");
   grants->require_subcommand(1);
   command = addCommand(*grants, "reload", "read the grants again; a mistake keeps the old ones");
+  describeCommand(command, {{"after a change in /etc/wayleave/grants.d", "wayleave grants reload"}});
   command->callback([&context] { reload(context); });
 }
 

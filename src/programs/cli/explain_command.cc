@@ -287,7 +287,11 @@ class Explain {
 constexpr const char* kFooter =
     "\nINPUT is hex as people paste it (spaces, <…>, 0x, NSData's description), base64, an OSStatus (-25291,\n"
     "errSecNotAvailable), or a file: a reference, a keychain (kych, keychain-2.db), a profile, a declaration.\n"
-    "\nQuery terms: ref=@ (the INPUT), class=identity, group=…, flag=true, search-list=…, or any constant:\n"
+    "\nQuery terms: ref=@ (the INPUT), class=identity, group=…, flag=true, search-list=…, or any constant.\n"
+    "\nExamples:\n"
+    "  # what a status of the Security framework means\n"
+    "  wayleave explain -25308\n"
+    "  # would a daemon find the identity behind this reference?\n"
     "  wayleave explain 63657274… --query class=identity --context daemon\n"
     "\nExit status: 0 explained; 2 usage; 3 the predicted lookup fails in every context shown, or the reference names\n"
     "nothing in the keychain; 4 an export was refused; 6 input refused (a profile or declaration with mistakes too).\n";

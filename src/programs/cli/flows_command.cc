@@ -75,6 +75,8 @@ void addFlowsCommand(CLI::App& app, Context& context) {
   auto following = std::make_shared<bool>(false);
   flows->add_option("--limit", *limit, "how many")->check(CLI::Range(1, 10'000))->capture_default_str();
   flows->add_flag("--follow,-f", *following, "print flows as they end");
+  describeCommand(flows, {{"what is refused or fails, as it happens", "wayleave flows --follow"},
+                          {"which names went to the gateway", "wayleave flows --json --limit 1000 | jq -r '.flows[] | select(.decision == \"proxy\") | .host'"}});
   flows->callback([&context, limit, following] { *following ? follow(context) : list(context, *limit); });
 }
 

@@ -61,10 +61,12 @@ void addIdentityCommand(CLI::App& app, Context& context) {
   CLI::App* identity = addCommand(app, "identity", "identities that management delivered");
   identity->require_subcommand(1);
   CLI::App* command = addCommand(*identity, "list", "the identities this program is granted");
+  describeCommand(command, {{"their ids alone", "wayleave identity list --json | jq -r '.identities[].id'"}});
   command->callback([&context] { list(context); });
   auto id = std::make_shared<std::string>();
   command = addCommand(*identity, "show", "one identity with its reference and certificate");
   command->add_option("ID", *id, "as `identity list` prints it")->required();
+  describeCommand(command, {{"its persistent reference", "wayleave identity show ID --json | jq -r .reference"}});
   command->callback([&context, id] { show(context, *id); });
 }
 

@@ -227,6 +227,7 @@ void addProbeCommand(CLI::App& app, Context& context) {
   // What the command runs itself as, once per caller.
   command->add_flag("--worker", *isWorker)->group("");
   command->add_option("WORK", *work)->group("");
+  describeCommand(command, {{"as root, so that every caller can be tried", "sudo wayleave probe"}});
   command->callback([&context, isWorker, work] { *isWorker ? worker(context, *work) : probe(context); });
 }
 

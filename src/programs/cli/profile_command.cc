@@ -149,18 +149,22 @@ void addProfileCommand(CLI::App& app, Context& context) {
 
   addProfileNewCommand(*profile, context);
   CLI::App* command = addCommand(*profile, "install", "install or replace a configuration profile");
-  command->add_option("FILE", *argument, "a .mobileconfig file, or - for standard input")->required();
+  command->add_option("FILE", *argument, "a .mobileconfig file, or - for standard input")->required()->type_name("FILE");
+  describeCommand(command, {{"install it, or replace the one with the same PayloadIdentifier", "wayleave profile install device.mobileconfig"}});
   command->callback([&context, argument] { install(context, *argument); });
 
   command = addCommand(*profile, "remove", "remove a profile and all it brought");
   command->add_option("IDENTIFIER", *argument, "its PayloadIdentifier")->required();
+  describeCommand(command, {{"the profile, its identities and its proxies", "wayleave profile remove com.example.wayleave"}});
   command->callback([&context, argument] { remove(context, *argument); });
 
   command = addCommand(*profile, "list", "the installed profiles");
+  describeCommand(command, {{"their identifiers alone", "wayleave profile list --json | jq -r '.profiles[].identifier'"}});
   command->callback([&context] { list(context); });
 
   command = addCommand(*profile, "show", "one profile: payloads, identities, what was noticed");
   command->add_option("IDENTIFIER", *argument, "its PayloadIdentifier")->required();
+  describeCommand(command, {{"what it brought and what was noticed", "wayleave profile show com.example.wayleave"}});
   command->callback([&context, argument] { show(context, *argument); });
 }
 

@@ -30,7 +30,9 @@ void renew(Context& context) {
 }  // namespace
 
 void addRenewCommand(CLI::App& app, Context& context) {
-  addCommand(app, "renew", "renew every enrolled identity now")->callback([&context] { renew(context); });
+  CLI::App* command = addCommand(app, "renew", "renew every enrolled identity now");
+  describeCommand(command, {{"due or not", "wayleave renew"}}, "0 all are renewed, 1 some are not, 4 no right to, 5 wayleave-managementd does not answer");
+  command->callback([&context] { renew(context); });
 }
 
 }  // namespace wayleave::cli

@@ -190,6 +190,7 @@ void addRunCommand(CLI::App& app, Context& context) {
   command->add_option("--stop-timeout", options->stopTimeout, "seconds for running flows to end at a stop")
       ->check(CLI::Range(0, 3600))
       ->capture_default_str();
+  describeCommand(command, {{"in a terminal, with state of its own", "sudo wayleave run --state-dir /tmp/wayleave"}});
   command->callback([&context, options] { runAll(context, *options); });
 }
 

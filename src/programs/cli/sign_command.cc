@@ -83,11 +83,12 @@ void addSignCommand(CLI::App& app, Context& context) {
   auto options = std::make_shared<SignOptions>();
   command->add_option("FILE", options->file, "the message, or - for standard input")->required();
   command->add_option("--identity", options->identity, "an id, or a reference in base64 or hex")->required();
-  command->add_option("--out", options->out, "where the signature goes (default: standard output)");
+  command->add_option("--out", options->out, "where the signature goes (default: standard output)")->type_name("FILE");
   command->add_option("--scheme", options->scheme, "as `identity show` lists them (default: the key's usual one)");
   command->add_option("--timeout", options->timeoutSeconds, "seconds to wait")
       ->check(CLI::Range(1, 600))
       ->capture_default_str();
+  describeCommand(command, {{"a signature that openssl dgst -verify takes", "wayleave sign report.txt --identity ID --out report.sig"}});
   command->callback([&context, options] { sign(context, *options); });
 }
 
