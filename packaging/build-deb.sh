@@ -23,8 +23,17 @@ install -m 644 packaging/systemd/*.service "$root/lib/systemd/system/"
 install -m 644 packaging/sysusers.d/*.conf "$root/usr/lib/sysusers.d/"
 install -m 644 packaging/tmpfiles.d/*.conf "$root/usr/lib/tmpfiles.d/"
 install -m 644 README.md CHANGELOG.md docs/*.md "$root/usr/share/doc/wayleave/"
-install -m 644 LICENSE "$root/usr/share/doc/wayleave/copyright"
-gzip -9n "$root/usr/share/doc/wayleave/CHANGELOG.md"
+cat > "$root/usr/share/doc/wayleave/copyright" <<COPYRIGHT
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: Wayleave
+
+Files: *
+Copyright: the Wayleave authors
+License: Apache-2.0
+ On Debian systems the full text of the Apache License, Version 2.0, is in /usr/share/common-licenses/Apache-2.0.
+COPYRIGHT
+mv "$root/usr/share/doc/wayleave/CHANGELOG.md" "$root/usr/share/doc/wayleave/changelog"
+gzip -9n "$root/usr/share/doc/wayleave/changelog"
 cp -r examples "$root/usr/share/doc/wayleave/"
 build/bin/wayleave completion bash > "$root/usr/share/bash-completion/completions/wayleave"
 build/bin/wayleave completion zsh > "$root/usr/share/zsh/vendor-completions/_wayleave"
@@ -47,8 +56,9 @@ Priority: optional
 Depends: $depends
 Recommends: tpm2-tools
 Description: device-identity proxy and broker
- Carries a managed device's flows to the organisation's gateway over mutual TLS and proves the device with the identity that
- device management delivered. Keys stay in a broker without a network, which verifies which program asks.
+ Carries a managed device's flows to the organisation's gateway over mutual
+ TLS and proves the device with the identity that device management delivered.
+ Keys stay in a broker without a network, which verifies which program asks.
 CONTROL
 cat > "$root/DEBIAN/postinst" <<'POSTINST'
 #!/bin/sh
