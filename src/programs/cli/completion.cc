@@ -1,6 +1,7 @@
 #include "completion.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include <fmt/format.h>
 
@@ -79,6 +80,8 @@ void addOptions(const CLI::App& command, Candidates& out) {
 
 std::string complete(const CLI::App& app, Context& context, std::vector<std::string> words) {
   if (words.empty()) words.emplace_back();
+  // Nothing was parsed, so the environment was not looked at either.
+  if (const char* folder = std::getenv("WAYLEAVE_RUNTIME_DIR"); folder != nullptr && *folder != '\0') context.runtimeDir = folder;
   // bash hands "--key=value" over as three words.
   std::string current = words.back() == "=" ? "" : words.back();
   words.pop_back();
