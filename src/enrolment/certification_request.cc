@@ -6,6 +6,8 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
+#include <algorithm>
+
 #include "keys/openssl.h"
 
 namespace wayleave::enrolment {
@@ -155,6 +157,20 @@ Status addUsages(STACK_OF(X509_EXTENSION) * list, const RequestParameters& param
   return addExtension(list, NID_ext_key_usage, false, usages.get());
 }
 
+// A PrintableString where the word allows: servers exist that read nothing else. An empty one is left out (its syntax demands
+// at least one character).
+Status addChallenge(X509_REQ* request, std::string_view challenge) {
+  if (challenge.empty()) return {};
+  constexpr std::string_view kPunctuation = " '()+,-./:=?";
+  const bool printable = std::ranges::all_of(challenge, [&](unsigned char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || kPunctuation.find(static_cast<char>(c)) != std::string_view::npos;
+  });
+  if (X509_REQ_add1_attr_by_NID(request, NID_pkcs9_challengePassword, printable ? V_ASN1_PRINTABLESTRING : MBSTRING_UTF8,
+                                reinterpret_cast<const unsigned char*>(challenge.data()), static_cast<int>(challenge.size())) != 1)
+    return std::unexpected(opensslError(Reason::BadInput, "the challenge cannot be put into a request"));
+  return {};
+}
+
 }  // namespace
 
 Result<CertificationRequest> CertificationRequest::make(const RequestParameters& parameters, ByteView spki) {
@@ -172,18 +188,19 @@ Result<CertificationRequest> CertificationRequest::make(const RequestParameters&
   if (Status s = addUsages(extensions.get(), parameters); !s) return propagate(s.error());
   if (sk_X509_EXTENSION_num(extensions.get()) > 0 && X509_REQ_add_extensions(request.get(), extensions.get()) != 1)
     return std::unexpected(opensslError(Reason::Internal, "add the extensions"));
-  if (!parameters.challengePassword.empty() &&
-      X509_REQ_add1_attr_by_NID(request.get(), NID_pkcs9_challengePassword, MBSTRING_UTF8,
-                                reinterpret_cast<const unsigned char*>(parameters.challengePassword.data()),
-                                static_cast<int>(parameters.challengePassword.size())) != 1)
-    return std::unexpected(opensslError(Reason::BadInput, "add the challenge password"));
+  if (Status s = addChallenge(request.get(), parameters.challengePassword.viewText()); !s) return propagate(s.error());
 
   unsigned char* der = nullptr;
   const int length = i2d_re_X509_REQ_tbs(request.get(), &der);
   if (length <= 0) return std::unexpected(opensslError(Reason::Internal, "encode the request"));
   Bytes info(der, der + length);
   OPENSSL_free(der);
-  return CertificationRequest(std::move(info));
+  unsigned char* name = nullptr;
+  const int nameLength = i2d_X509_NAME(X509_REQ_get_subject_name(request.get()), &name);
+  if (nameLength <= 0) return std::unexpected(opensslError(Reason::Internal, "encode the subject"));
+  Bytes subject(name, name + nameLength);
+  OPENSSL_free(name);
+  return CertificationRequest(std::move(info), std::move(subject));
 }
 
 Result<Bytes> CertificationRequest::complete(keys::SignatureScheme scheme, ByteView signature) const {

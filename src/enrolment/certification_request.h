@@ -28,7 +28,7 @@ struct RequestParameters {
   SubjectAlternativeNames alternativeNames;
   bool signing = false, encrypting = false;   // keyUsage digitalSignature, keyEncipherment; neither = no extension
   std::vector<std::string> extendedKeyUsage;  // dotted OIDs
-  std::string challengePassword;              // SCEP; empty = none
+  Secret challengePassword;                   // SCEP; empty = none
 };
 
 class CertificationRequest {
@@ -38,12 +38,14 @@ class CertificationRequest {
 
   // DER of the CertificationRequestInfo: what a signer signs.
   const Bytes& info() const { return info_; }
+  // DER of the subject, for a certificate of the requester's own.
+  const Bytes& subjectName() const { return subjectName_; }
   // The complete request. `signature`: DER ECDSA or raw RSA PKCS#1 over info(). Errors: Unsupported (RSA-PSS).
   Result<Bytes> complete(keys::SignatureScheme scheme, ByteView signature) const;
 
  private:
-  explicit CertificationRequest(Bytes info) : info_(std::move(info)) {}
-  Bytes info_;
+  CertificationRequest(Bytes info, Bytes subjectName) : info_(std::move(info)), subjectName_(std::move(subjectName)) {}
+  Bytes info_, subjectName_;
 };
 
 // The scheme we sign requests with: the curve's own hash; PKCS#1 with SHA-256 for RSA.

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
-#include <openssl/provider.h>
 
 #include <algorithm>
 #include <array>
@@ -59,19 +58,6 @@ std::unexpected<Error> badParameters(std::string_view what) {
 }
 
 }  // namespace
-
-void LegacyLibrary::unload(OSSL_PROVIDER* provider) { OSSL_PROVIDER_unload(provider); }
-
-Result<LegacyLibrary> LegacyLibrary::load() {
-  LegacyLibrary library;
-  library.context_.reset(OSSL_LIB_CTX_new());
-  if (library.context_) library.default_.reset(OSSL_PROVIDER_load(library.context_.get(), "default"));
-  if (!library.default_)
-    return std::unexpected(keys::opensslError(Reason::Internal, "load OpenSSL's default provider"));
-  library.legacy_.reset(OSSL_PROVIDER_load(library.context_.get(), "legacy"));
-  ERR_clear_error();  // without the module the old ciphers are missing, and say so when one is needed
-  return library;
-}
 
 void Protection::warn(std::string sentence) {
   if (std::ranges::find(warnings_, sentence) == warnings_.end()) warnings_.push_back(std::move(sentence));

@@ -5,29 +5,15 @@
 #include <openssl/types.h>
 #include <openssl/x509.h>
 
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "base/owned.h"
 #include "base/result.h"
+#include "keys/legacy_library.h"
 
 namespace wayleave::enrolment {
 
-// A library context with `default` and `legacy`, for reading old files only. Where the legacy module is not installed
-// the context works without it, and the old ciphers are reported as unsupported.
-class LegacyLibrary {
- public:
-  static Result<LegacyLibrary> load();
-  OSSL_LIB_CTX* context() const { return context_.get(); }
-
- private:
-  LegacyLibrary() = default;
-  static void unload(OSSL_PROVIDER* provider);
-  // In this order: providers are unloaded before their context goes.
-  Handle<OSSL_LIB_CTX, OSSL_LIB_CTX_free> context_;
-  Handle<OSSL_PROVIDER, unload> default_, legacy_;
-};
+using keys::LegacyLibrary;
 
 // Iterations that may still be spent, and what was noticed on the way.
 class Protection {

@@ -54,6 +54,7 @@ std::map<std::string, Error> RenewalService::pass(bool force, std::stop_token st
     failed.emplace("", identities.error());
     return failed;
   }
+  enroller_.forgetAllBut([this] { return agent_.list(); });
   for (const localapi::IdentityInfo& identity : *identities) {
     if (stop.stop_requested()) break;
     Attempts& attempts = attempts_[identity.id];
@@ -65,6 +66,10 @@ std::map<std::string, Error> RenewalService::pass(bool force, std::stop_token st
       continue;
     }
     if (done.error().reason == Reason::Cancelled) break;
+    if (done.error().reason == Reason::Pending) {  // no failure: the CA is asked again at the next look
+      failed.emplace(identity.id, done.error());
+      continue;
+    }
     ++attempts.failures;
     attempts.notBefore = now + renewalBackoff(attempts.failures);
     log::failure("renewal failed", done.error(), {{"identity", identity.id}, {"subject", identity.subject},

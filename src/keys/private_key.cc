@@ -152,6 +152,10 @@ Result<PublicKey> PublicKey::fromSpki(ByteView der) {
   return PublicKey{toBytes(der), *type, EVP_PKEY_get_bits(key)};
 }
 
+Result<OpenedEnvelope> PrivateKey::openEnvelope(ByteView, Steady) {
+  return fail(Reason::Unsupported, fmt::format("this {} key ({}) does not decrypt", text(publicKey().type), text(kind())));
+}
+
 Result<Bytes> PrivateKey::sign(SignatureScheme scheme, ByteView message, Steady deadline) {
   std::array<uint8_t, EVP_MAX_MD_SIZE> digest{};
   size_t length = 0;

@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/result.h"
+#include "keys/envelope.h"
 
 namespace wayleave::keys {
 
@@ -76,6 +77,10 @@ class PrivateKey {
   // Errors: Unsupported (scheme), BadInput (digest length), DeadlineExceeded, Busy (queue full), IdentityLost,
   // KeyLockout, KeyPermission, IdentityUnavailable.
   virtual Result<Bytes> signDigest(SignatureScheme scheme, ByteView digest, Steady deadline) = 0;
+
+  // Opens a message encrypted to this key (keys/envelope.h). Only RSA keys in software do; no key in a TPM of ours decrypts.
+  // Errors: those of openEnvelope; Unsupported; DeadlineExceeded.
+  virtual Result<OpenedEnvelope> openEnvelope(ByteView der, Steady deadline);
 
   // Hashes `message` in software, then signDigest.
   Result<Bytes> sign(SignatureScheme scheme, ByteView message, Steady deadline);

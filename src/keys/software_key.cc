@@ -136,6 +136,13 @@ Result<Bytes> SoftwareKey::signDigest(SignatureScheme scheme, ByteView digest, S
   return signature;
 }
 
+Result<OpenedEnvelope> SoftwareKey::openEnvelope(ByteView der, Steady deadline) {
+  if (publicKey_.type != KeyType::Rsa) return PrivateKey::openEnvelope(der, deadline);
+  if (std::chrono::steady_clock::now() >= deadline)
+    return fail(Reason::DeadlineExceeded, "the deadline had passed before the software key could decrypt");
+  return keys::openEnvelope(key_.get(), der);
+}
+
 Result<bool> verifyDigest(const PublicKey& key, SignatureScheme scheme, ByteView digest, ByteView signature) {
   if (const Status good = checkRequest(key.type, scheme, digest); !good) return std::unexpected(good.error());
   const uint8_t* at = key.spki.data();

@@ -31,6 +31,7 @@ class SoftwareKey final : public PrivateKey {
   std::vector<SignatureScheme> supportedSchemes() const override { return schemesFor(publicKey_.type); }
   // A signature takes 0.1 to 10 ms and cannot be interrupted: the deadline is looked at before it starts.
   Result<Bytes> signDigest(SignatureScheme scheme, ByteView digest, Steady deadline) override;
+  Result<OpenedEnvelope> openEnvelope(ByteView der, Steady deadline) override;
 
  private:
   SoftwareKey(EvpPkeyPtr key, PublicKey publicKey) : key_(std::move(key)), publicKey_(std::move(publicKey)) {}

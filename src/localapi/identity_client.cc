@@ -1,14 +1,12 @@
 #include "localapi/identity_client.h"
 
-#include <condition_variable>
-#include <mutex>
-
 #include <fmt/format.h>
 
 #include "base/log.h"
 #include "localapi/client.h"
 #include "localapi/identity_json.h"
 #include "localapi/json_reader.h"
+#include "localapi/pause.h"
 #include "localapi/url.h"
 
 namespace wayleave::localapi {
@@ -85,6 +83,19 @@ class IdentityClient final : public IdentityAgent {
                                          ByteView certificationRequestInfo) override {
     return signature(within(timeout_), keyPath(key) + "/sign-request",
                      toJson(CertificationRequestBody{std::string(scheme), toBytes(certificationRequestInfo)}));
+  }
+
+  Result<Bytes> makeScepSigner(std::string_view key, ByteView subject) override {
+    return then(post(keyPath(key) + "/scep-signer", bytesJson("subject", subject)),
+                [](const json& answer) { return bytesFromJson(answer, "certificate"); });
+  }
+
+  Result<Bytes> signScepMessage(std::string_view key, ByteView attributes) override {
+    return signature(within(timeout_), keyPath(key) + "/sign-scep", bytesJson("attributes", attributes));
+  }
+
+  Result<OpenedReply> openScepReply(std::string_view key, ByteView envelope) override {
+    return then(post(keyPath(key) + "/open-scep", bytesJson("envelope", envelope)), openedReplyFromJson);
   }
 
   Result<IdentityInfo> bindCertificate(const BindRequest& request) override {
@@ -168,20 +179,15 @@ class IdentityClient final : public IdentityAgent {
   const std::chrono::milliseconds timeout_;
 };
 
-// Waits without polling; true when asked to stop.
-bool stoppedWithin(std::chrono::milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-  return stop.stop_requested();
-}
-
 }  // namespace
 
 Status IdentityAgent::declareApplications(const std::vector<DeclaredApplication>&) {
   return fail(Reason::Unsupported, "this agent takes no declared applications");
 }
+
+Result<Bytes> IdentityAgent::makeScepSigner(std::string_view, ByteView) { return fail(Reason::Unsupported, "this agent does not enrol by SCEP"); }
+Result<Bytes> IdentityAgent::signScepMessage(std::string_view, ByteView) { return fail(Reason::Unsupported, "this agent does not enrol by SCEP"); }
+Result<OpenedReply> IdentityAgent::openScepReply(std::string_view, ByteView) { return fail(Reason::Unsupported, "this agent does not enrol by SCEP"); }
 
 std::unique_ptr<IdentityAgent> makeIdentityClient(std::string socketPath, std::chrono::milliseconds timeout) {
   return std::make_unique<IdentityClient>(std::move(socketPath), timeout);

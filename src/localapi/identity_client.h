@@ -86,6 +86,12 @@ struct KeyAttestation {
   Bytes publicArea;            // TPMT_PUBLIC of the key
   int algorithm = -7;          // COSE number of the AK's signature
 };
+// What a SCEP server encrypted for a key of identityd's.
+struct OpenedReply {
+  Bytes content;       // certificates: a degenerate SignedData
+  std::string cipher;  // "AES-128-CBC", …
+  bool weak = false;   // single DES
+};
 struct BindRequest {
   std::string installation;
   std::string key;
@@ -146,6 +152,15 @@ class IdentityAgent {
   // `certificationRequestInfo`: DER of the CSR's to-be-signed part; its public key must be this key's.
   virtual Result<Bytes> signCertificationRequest(std::string_view key, std::string_view scheme,
                                                  ByteView certificationRequestInfo) = 0;
+  // SCEP (RFC 8894), for RSA keys in software. `key`: a key, or an identity for its key. Errors: BadInput (not of SCEP's
+  // shape), Unsupported (another kind of key; an agent that does not enrol).
+  // A self-signed certificate for the key, with which a request is signed when there is none yet. `subject`: DER name.
+  virtual Result<Bytes> makeScepSigner(std::string_view key, ByteView subject);
+  // `attributes`: DER of the signed attributes of a SCEP request, and nothing else; PKCS #1 with SHA-256.
+  virtual Result<Bytes> signScepMessage(std::string_view key, ByteView attributes);
+  // `envelope`: EnvelopedData for this key; opened only if certificates alone are in it. Errors: also KeyMismatch (it does
+  // not open; never says why).
+  virtual Result<OpenedReply> openScepReply(std::string_view key, ByteView envelope);
   virtual Result<IdentityInfo> bindCertificate(const BindRequest& request) = 0;
   // A renewed certificate for an active identity: same key, same reference.
   virtual Result<IdentityInfo> renewCertificate(std::string_view identity, const std::vector<Bytes>& chain) = 0;

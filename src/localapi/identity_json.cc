@@ -135,6 +135,10 @@ json toJson(const KeyAttestation& attestation) {
           {"algorithm", attestation.algorithm}};
 }
 
+json toJson(const OpenedReply& reply) {
+  return {{"content", toBase64(reply.content)}, {"cipher", reply.cipher}, {"weak", reply.weak}};
+}
+
 json toJson(const BindRequest& request) {
   return {{"key", request.key},
           {"source", request.source},
@@ -281,6 +285,16 @@ Result<KeyAttestation> keyAttestationFromJson(const json& value) {
   reader.bytes("publicArea", out.publicArea);
   reader.integer("algorithm", out.algorithm, INT32_MIN, INT32_MAX);
   return finished(reader, std::move(out), Unknown::Ignore);
+}
+
+Result<OpenedReply> openedReplyFromJson(const json& value) {
+  OpenedReply out;
+  ObjectReader reader(value, "reply");
+  reader.bytes("content", out.content);
+  reader.text("cipher", out.cipher);
+  reader.boolean("weak", out.weak);
+  if (Status read = reader.finish(ObjectReader::Unknown::Ignore); !read) return propagate(read.error());
+  return out;
 }
 
 Result<BindRequest> bindRequestFromJson(const json& value, std::string installation) {

@@ -42,6 +42,7 @@ nlohmann::json toJson(const ImportRequest& request);
 nlohmann::json toJson(const KeyRequest& request);
 nlohmann::json toJson(const KeyInfo& key);
 nlohmann::json toJson(const KeyAttestation& attestation);
+nlohmann::json toJson(const OpenedReply& reply);
 nlohmann::json toJson(const BindRequest& request);
 nlohmann::json toJson(const CertificationRequestBody& body);
 nlohmann::json toJson(const CredentialBody& body);
@@ -63,6 +64,7 @@ Result<ImportRequest> importRequestFromJson(const nlohmann::json& value, std::st
 Result<KeyRequest> keyRequestFromJson(const nlohmann::json& value, std::string installation);
 Result<KeyInfo> keyInfoFromJson(const nlohmann::json& value);
 Result<KeyAttestation> keyAttestationFromJson(const nlohmann::json& value);
+Result<OpenedReply> openedReplyFromJson(const nlohmann::json& value);
 Result<BindRequest> bindRequestFromJson(const nlohmann::json& value, std::string installation);
 Result<CertificationRequestBody> certificationRequestBodyFromJson(const nlohmann::json& value);
 Result<CredentialBody> credentialBodyFromJson(const nlohmann::json& value);

@@ -35,7 +35,7 @@ class Enroller {
   // Blocks until the identity is bound under the installation, or fails. Called on the installer's thread, for one payload
   // at a time. Called again with the same (installation, payloadUuid) after a crash: then it goes on where it was and
   // neither makes a second key nor places a second order. `stop`: the daemon is ending; return Cancelled soon and keep what
-  // is needed to go on. Any other error gives up: the installation will be aborted, which removes its keys at identityd.
+  // is needed to go on. Pending: somebody at the CA has to decide; it is called again later. Any other error gives up: the installation will be aborted, which removes its keys at identityd.
   virtual Result<localapi::IdentityInfo> enroll(const EnrolmentRequest& request, const EnrolmentProgress& progress,
                                                 std::stop_token stop) = 0;
   // The installation is over, committed or aborted: what was kept for going on can go.

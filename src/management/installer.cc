@@ -46,13 +46,15 @@ struct Installer::Job {
 Installer::Installer(Parts parts, Progress progress, Changed changed)
     : parts_(parts), progress_(std::move(progress)), changed_(std::move(changed)) {}
 
-Result<InstallOutcome> Installer::install(ByteView file, std::stop_token stop) {
+Result<InstallOutcome> Installer::install(ByteView file, std::stop_token stop, const Permit& permit) {
   ImportOptions options;
   options.now = parts_.clock.wallNow();
   options.signerTrust.useSystemStore = true;
   const ImportResult imported = importProfile(file, options);
   if (!imported.profile) return propagate(toError(imported.findings));
   const Profile& profile = *imported.profile;
+  if (permit)
+    if (Status permitted = permit(profile); !permitted) return propagate(permitted.error());
 
   Job job;
   job.installation = randomUuid();
@@ -121,6 +123,8 @@ Result<InstallOutcome> Installer::prepareAndCommit(Job& job, std::stop_token sto
   Status ready = stageAll(job, stop);
   if (!ready && ready.error().reason == Reason::Cancelled && stop.stop_requested())
     return propagate(ready.error());  // stays `preparing`: the next start takes it up or aborts it
+  if (!ready && ready.error().reason == Reason::Pending)
+    return propagate(ready.error());  // so does an enrolment that a person has to approve at the CA: recover() asks again
   if (ready) {
     const auto configurations = withReferences(job.plan, job.staged);
     ready = configurations ? parts_.store.decide(job.installation, job.summary, *configurations)
@@ -315,7 +319,8 @@ bool Installer::resume(const ProfileRecord& record, std::stop_token stop) {
     if (isAbsence(begun.error())) return false;
     return giveUp(describe(begun.error()));
   }
-  log::info("installation taken up again", {{"identifier", record.identifier}, {"installation", record.installation}});
+  if (takenUp_.insert(record.installation).second)
+    log::info("installation taken up again", {{"identifier", record.identifier}, {"installation", record.installation}});
   const Result<InstallOutcome> outcome = prepareAndCommit(job, stop);
   return outcome || (outcome.error().reason != Reason::Pending && outcome.error().reason != Reason::Cancelled);
 }

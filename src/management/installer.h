@@ -8,6 +8,7 @@
 // enrolment can be taken up again.
 
 #include <functional>
+#include <set>
 #include <stop_token>
 #include <string>
 
@@ -23,6 +24,8 @@ namespace wayleave::management {
 // What grants name: identities that a VPN payload uses, and all others.
 inline constexpr std::string_view kVpnAccessGroup = "com.apple.managed.vpn.shared";
 inline constexpr std::string_view kDefaultAccessGroup = "com.apple.identities";
+// The identity with which this machine answers its MDM server. Only managementd may use it.
+inline constexpr std::string_view kMdmAccessGroup = "com.apple.managed.mdm";
 
 struct InstallOutcome {
   ProfileRecord profile;
@@ -45,13 +48,16 @@ class Installer {
   // Runs whenever other programs see different configurations, with the new sequence number.
   using Changed = std::function<void(uint64_t sequence, std::string_view event, const std::string& identifier)>;
 
+  // Whether a checked profile may be installed by whoever brings it; an error refuses it. Runs before anything changes.
+  using Permit = std::function<Status(const Profile&)>;
+
   // `progress` and `changed` run on the calling thread.
   Installer(Parts parts, Progress progress, Changed changed);
 
   // Errors: BadInput and others with every finding of the importer in the message; Unsupported; WrongPassword,
   // KeyMismatch, IdentityExpired with the payload; what identityd and the CA answer; Pending when the decision is made but
   // identityd did not confirm (it will be finished by recover()); Cancelled when `stop` was requested.
-  Result<InstallOutcome> install(ByteView file, std::stop_token stop);
+  Result<InstallOutcome> install(ByteView file, std::stop_token stop, const Permit& permit = {});
   // Errors: NotFound; Pending as above.
   Status remove(const std::string& identifier, std::stop_token stop);
 
@@ -82,6 +88,7 @@ class Installer {
   Parts parts_;
   Progress progress_;
   Changed changed_;
+  std::set<std::string> takenUp_;  // installations whose being taken up was logged: one may wait for days
   bool complained_ = false;  // that identityd cannot be compared with
 };
 

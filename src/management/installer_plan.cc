@@ -34,11 +34,15 @@ json planJson(const InstallPlan& plan) {
   return {{"identifier", plan.identifier}, {"identities", identities}, {"configurations", configurations}};
 }
 
-// A key for binding the account to an external one is not kept, and is not needed again: the account is made by then.
-plist::Value withoutAccountBinding(const plist::Dictionary& payload) {
+// A key for binding the account to an external one is not kept, and is not needed again: the account is made by then. Nor is a
+// SCEP challenge, in whose place `raw` has a word that must not be taken for one.
+plist::Value withoutSecrets(const plist::Dictionary& payload) {
   plist::Dictionary out;
-  for (const plist::Entry& entry : payload.entries())
-    if (entry.key != "ExternalAccountBinding") out.add(entry.key, entry.value);
+  for (const plist::Entry& entry : payload.entries()) {
+    if (entry.key == "ExternalAccountBinding" || entry.key == "Challenge") continue;
+    const plist::Dictionary* inner = entry.key == "PayloadContent" ? entry.value.dictionary() : nullptr;
+    out.add(entry.key, inner != nullptr ? withoutSecrets(*inner) : entry.value);
+  }
   return plist::Value(std::move(out));
 }
 
@@ -73,6 +77,11 @@ InstallPlan planFor(const Profile& profile) {
     if (const auto found = plan.accessGroups.find(vpn->identityPayloadUuid()); found != plan.accessGroups.end())
       found->second = kVpnAccessGroup;
   }
+  // After the VPN payloads: an identity that answers the MDM server serves for nothing else.
+  for (const Payload& payload : profile.payloads)
+    if (const auto* mdm = payload.as<MdmPayload>())
+      if (const auto found = plan.accessGroups.find(mdm->identityPayloadUuid); found != plan.accessGroups.end())
+        found->second = kMdmAccessGroup;
   std::ranges::stable_sort(identities, {}, [](const Payload* payload) { return turn(*payload); });
   for (const Payload* payload : identities) plan.identityPayloads.push_back(payload->header.uuid);
   return plan;
@@ -96,9 +105,9 @@ Bytes enrolmentFor(const Profile& profile, const InstallPlan& plan) {
   plist::Array payloads;
   bool enrols = false;
   for (const Payload& payload : profile.payloads) {
-    enrols = enrols || payload.as<AcmePayload>() != nullptr;
-    if (payload.as<AcmePayload>() != nullptr || payload.as<CertificatePayload>() != nullptr)
-      payloads.push_back(withoutAccountBinding(payload.raw));
+    const bool enrolled = payload.as<AcmePayload>() != nullptr || payload.as<ScepPayload>() != nullptr;
+    enrols = enrols || enrolled;
+    if (enrolled || payload.as<CertificatePayload>() != nullptr) payloads.push_back(withoutSecrets(payload.raw));
   }
   if (!enrols) return {};
   plist::Dictionary kept;
@@ -185,6 +194,8 @@ std::string summaryFor(const ImportResult& imported) {
   }
   if (!imported.signature.signers.empty()) {
     const Signer& signer = imported.signature.signers.front();
+    out["signerCertificates"] = json::array();  // ProfileList of the MDM protocol asks for them
+    for (const CertificateInfo& certificate : signer.chain) out["signerCertificates"].push_back(toBase64(certificate.der));
     out["signer"] = signer.chain.front().subject;
     out["signerTrust"] = text(signer.trust);
     out["signerProblem"] = signer.trustProblem.empty() ? signer.weakness : signer.trustProblem;

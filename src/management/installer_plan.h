@@ -28,9 +28,9 @@ InstallPlan planFor(const Profile& profile);
 Result<std::vector<localapi::ProxyConfiguration>> withReferences(const InstallPlan& plan,
                                                                  const std::vector<InstalledIdentity>& identities);
 
-// JSON for ProfileRecord::enrolment: the plan, and a profile that holds just the ACME payloads and the certificates, for
-// going on after a crash and for renewals. Empty when the profile has no ACME payload: everything else is quick enough
-// to be done again by whoever asked for it, and a SCEP challenge is not kept.
+// JSON for ProfileRecord::enrolment: the plan, and a profile that holds just the ACME and SCEP payloads and the certificates,
+// for going on after a crash and for renewals. Empty when the profile has neither: everything else is quick enough to be
+// done again by whoever asked for it. A SCEP challenge is not kept (enrolment/scep/record.h says what is in its place).
 Bytes enrolmentFor(const Profile& profile, const InstallPlan& plan);
 
 struct EnrolmentRecord {
