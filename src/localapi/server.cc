@@ -85,9 +85,11 @@ class Session : public std::enable_shared_from_this<Session> {
   Core& core() { return *core_; }
   const std::shared_ptr<Core>& sharedCore() const { return core_; }
 
+  void start();
   void awaitRequest();
   void respond(Response response);  // on the loop
   void close();
+  bool gone() const { return gone_; }  // from any thread
 
   // Streams; on the loop.
   void beginStream(std::shared_ptr<class Stream> stream);
@@ -103,6 +105,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void refuseParse(const error_code& error);
   void write(std::string bytes, std::function<void()> then);
   void watchReader();
+  void watchHangUp();
 
   std::shared_ptr<Core> core_;
   Socket socket_;
@@ -117,6 +120,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool keepAlive_ = false;
   bool closed_ = false;
   bool writing_ = false;
+  std::atomic<bool> gone_{false};
 };
 
 // The queue between whoever sends events and the session that writes them.
@@ -218,6 +222,7 @@ class SessionResponder final : public Responder {
       session_->core().post([session = session_, stream] { session->beginStream(stream); });
     return std::make_shared<StreamHandle>(std::move(stream));
   }
+  bool gone() const override { return session_->gone(); }
 
  private:
   void post(Response response) {
@@ -243,9 +248,23 @@ void Session::disarm() {
   timer_.cancel();
 }
 
+// Once per connection, whatever else is read or written: the kernel reports the other end's close(), not its shutdown()
+// of one direction. What the connection still carries is dealt with where it is read and written.
+void Session::watchHangUp() {
+  socket_.async_wait(Socket::wait_error, [self = shared_from_this()](const error_code& error) {
+    if (!error) self->gone_ = true;
+  });
+}
+
+void Session::start() {
+  watchHangUp();
+  awaitRequest();
+}
+
 void Session::close() {
   if (closed_) return;
   closed_ = true;
+  gone_ = true;
   disarm();
   if (stream_) std::exchange(stream_, nullptr)->readerGone();
   error_code ignored;
@@ -502,7 +521,7 @@ class UnixServer final : public Server {
     ++open;
     auto session = std::make_shared<Session>(core_, std::move(socket), std::move(*peer));
     core_->sessions.insert(session);
-    session->awaitRequest();
+    session->start();
   }
 
   // A fresh connection's buffer takes this much; if it does not, the caller sees the close alone.

@@ -66,6 +66,9 @@ class Responder {
   virtual ~Responder() = default;
   virtual void respond(Response response) = 0;
   virtual std::shared_ptr<EventStream> openStream() = 0;  // instead of respond()
+  // Has the caller hung up, so that nobody would read the answer? Work that has not begun may then be dropped. A caller
+  // that only closed its sending side still listens. Safe from any thread.
+  virtual bool gone() const { return false; }
 };
 
 // Runs on the server's thread: must not block. Hand long work (a signature) to another thread and respond from there.

@@ -232,6 +232,38 @@ TEST_F(LocalApi, AnswersFromAnotherThreadAndOnlyOnce) {
   server_.reset();
 }
 
+TEST_F(LocalApi, TellsTheHandlerThatTheCallerHungUp) {
+  std::mutex mutex;
+  std::condition_variable arrived;
+  std::shared_ptr<Responder> held;
+  serve([&](const Request& request, std::shared_ptr<Responder> responder) {
+    if (request.path == "/ping") return responder->respond({200, "text/plain", {}});
+    const std::lock_guard lock(mutex);
+    held = std::move(responder);
+    arrived.notify_all();
+  });
+  const auto begin = [&] {
+    Fd socket = connected();
+    constexpr std::string_view kRequest = "PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+    EXPECT_EQ(static_cast<ssize_t>(kRequest.size()), ::send(socket.borrow(), kRequest.data(), kRequest.size(), 0));
+    std::unique_lock lock(mutex);
+    EXPECT_TRUE(arrived.wait_for(lock, seconds{20}, [&] { return held != nullptr; }));
+    return socket;
+  };
+  Fd socket = begin();
+  EXPECT_FALSE(held->gone());
+  // Half a hang-up still listens. A call behind it has the server look at everything before.
+  ::shutdown(socket.borrow(), SHUT_WR);
+  EXPECT_EQ(Client(path_).call("GET", "/ping")->status, 200);
+  EXPECT_FALSE(held->gone());
+  socket = Fd{};
+  EXPECT_EQ(Client(path_).call("GET", "/ping")->status, 200);
+  EXPECT_TRUE(held->gone());
+  held->respond({200, "text/plain", "for nobody"});
+  held = nullptr;
+  server_.reset();
+}
+
 TEST_F(LocalApi, AnswersADroppedRequestAndAThrowingHandlerWith500) {
   serve([](const Request& request, std::shared_ptr<Responder>) {
     if (request.path == "/throw") throw std::runtime_error("broken");
