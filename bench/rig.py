@@ -1,6 +1,7 @@
-"""The chain that is measured: load generator → proxy under test → TLS gateway → origin, in a network namespace of its own.
+"""The chain that is measured: load generator → proxy under test → TLS gateway with origin, in a network namespace of its own.
 
-The proxy runs on core 0, everything else on core 1. All candidates stand between the same ends, with the same certificates (P-384,
+The gateway is our own cheapest one (gateway.cc), so that the proxy is the limit and not what stands behind it; or, to see what is left of
+that in real company, HAProxy with an origin behind. The proxy runs on core 0, everything else on core 1. All candidates stand between the same ends, with the same certificates (P-384,
 the gateway demands one of the device) and TLS 1.3. A candidate is told apart by what goes in and what comes out of it:
 
     plain TCP in, a TLS connection per flow out     haproxy, nginx (stream), nginx with 256 KiB buffers, stunnel
@@ -38,15 +39,18 @@ class Candidate:
     target: str                         # where the load generator connects
     start: Callable[[str], list[str]]   # given a name for its files; returns the names of the processes it started
     via_connect: bool = False           # the load generator asks for the tunnel
-    kind: str = "per flow"              # or "tuned", "shared", "transparent": what it is compared with
+    kind: str = "per flow"              # or "full", "tuned", "shared", "transparent": what it is compared with
+    only: tuple[str, ...] = ()          # columns it is measured in; all when empty
     ours: bool = False
     most_flows: int = 9500
     processes: list[str] = field(default_factory=list)
 
 
 class Rig:
-    def __init__(self, machine: lab.Lab, load: Path):
-        self.machine, self.load, self.work = machine, load, machine.work
+    def __init__(self, machine: lab.Lab, programs: Path, gateway: str = "own"):
+        self.machine, self.work, self.gateway = machine, machine.work, gateway
+        self.load, self.own_gateway = programs / "wayleave-bench-load", programs / "wayleave-bench-gateway"
+        self.tls_port = CONNECT_PORT if gateway == "own" else TLS_PORT
         self.missing: dict[str, str] = {}
 
     def process(self, name: str, core: int, *command, **options):
@@ -60,6 +64,10 @@ class Rig:
         p12 = next(p for p in content["PayloadContent"] if p["PayloadType"] == "com.apple.security.pkcs12")
         (w / "device.p12").write_bytes(p12["PayloadContent"])
         lab.run("openssl", "pkcs12", "-in", w / "device.p12", "-passin", f"pass:{p12['Password']}", "-nodes", "-clcerts", "-out", w / "device.pem")
+        if self.gateway == "own":
+            self.process("gateway", ENDS_CORE, self.own_gateway, "--port", CONNECT_PORT, "--certificate", lab.PKI / "server.crt", "--key",
+                         lab.PKI / "server.key", "--client-ca", lab.PKI / "device-ca.crt")
+            return self.machine.listening("gateway", "device", CONNECT_PORT)
         (w / "gateway.pem").write_text((lab.PKI / "server.crt").read_text() + (lab.PKI / "server.key").read_text())
         bind = f"ssl crt {w}/gateway.pem ca-file {lab.PKI}/device-ca.crt verify required ssl-min-ver TLSv1.3"
         # Several addresses of the origin: thousands of flows a second would use up the ports towards one.
@@ -120,8 +128,8 @@ defaults
         self.process(name, PROXY_CORE, "haproxy", "-db", "-f", self.work / f"{name}.cfg")
         return [name]
 
-    def haproxy_tcp(self, name: str, port: int) -> list[str]:
-        return self.haproxy(name, f"listen t\n mode tcp\n bind 127.0.0.1:{port}\n {self.server_line(TLS_PORT)}\n")
+    def haproxy_tcp(self, name: str, port: int, more: str = "") -> list[str]:
+        return self.haproxy(name, f"listen t\n mode tcp\n bind 127.0.0.1:{port}\n {self.server_line(self.tls_port)} {more}\n")
 
     def haproxy_connect(self, name: str, port: int, shared: bool) -> list[str]:
         reuse, more = (" http-reuse always\n", "alpn h2 pool-max-conn 1000 max-reuse -1") if shared else ("", "alpn http/1.1")
@@ -138,7 +146,7 @@ worker_rlimit_nofile 20000;
 events {{ worker_connections 19900; }}
 stream {{
   server {{
-    listen 127.0.0.1:{port} backlog=4096; proxy_pass 127.0.0.1:{TLS_PORT}; proxy_ssl on; {buffers} tcp_nodelay on;
+    listen 127.0.0.1:{port} backlog=4096; proxy_pass 127.0.0.1:{self.tls_port}; proxy_ssl on; {buffers} tcp_nodelay on;
     proxy_ssl_certificate {self.work}/device.pem; proxy_ssl_certificate_key {self.work}/device.pem;
     proxy_ssl_trusted_certificate {lab.PKI}/server-ca.crt; proxy_ssl_verify on; proxy_ssl_name gateway.lab; proxy_ssl_server_name on;
     proxy_ssl_protocols TLSv1.3;
@@ -156,7 +164,7 @@ pid =
 [t]
 client = yes
 accept = 127.0.0.1:{port}
-connect = 127.0.0.1:{TLS_PORT}
+connect = 127.0.0.1:{self.tls_port}
 cert = {self.work}/device.pem
 CAfile = {lab.PKI}/server-ca.crt
 verifyChain = yes
@@ -239,6 +247,7 @@ redsocks {{ local_ip = 127.0.0.1; local_port = {port}; listenq = 4096; ip = 127.
             return f"127.0.0.1:{port}"
         return [
             Candidate("haproxy", here(8001), lambda n: self.haproxy_tcp(n, 8001)),
+            Candidate("haproxy, no tickets", here(8011), lambda n: self.haproxy_tcp(n, 8011, "no-ssl-reuse"), kind="full", only=("new flows",)),
             Candidate("nginx", here(8002), lambda n: self.nginx(n, 8002, "")),
             Candidate("nginx 256k", here(8003), lambda n: self.nginx(n, 8003, "proxy_buffer_size 256k;"), kind="tuned"),
             Candidate("stunnel", here(8004), lambda n: self.stunnel(n, 8004)),
@@ -254,7 +263,7 @@ redsocks {{ local_ip = 127.0.0.1; local_port = {port}; listenq = 4096; ip = 127.
     def start(self, candidate: Candidate) -> bool:
         """Ready when a flow has gone through it."""
         try:
-            candidate.processes = candidate.start(candidate.name.replace(" ", "-").replace("+", "-"))
+            candidate.processes = candidate.start(candidate.name.replace(" ", "-").replace("+", "-").replace(",", ""))
             def ready():
                 for name in candidate.processes:
                     self.machine.alive(name)

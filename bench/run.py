@@ -1,7 +1,7 @@
 """The data plane beside real peers, through the same gateway with the same certificates (see rig.py for the chain).
 
-    bench/run.py LOAD [--columns C,…] [--candidates N,…] [--rounds N] [--seconds S] [--store FILE]
-    bench/run.py LOAD --transparent | --soak [--soak-flows N]
+    bench/run.py PROGRAMS [--gateway own|haproxy] [--columns C,…] [--candidates N,…] [--rounds N] [--seconds S] [--store FILE]
+    bench/run.py PROGRAMS --transparent | --soak [--soak-flows N]
 
 Candidates are interleaved round by round, because the speed of a shared machine drifts; a figure is the median of its rounds. What
 is measured goes into FILE (JSON, default build/bench/data-plane.json) column by column, so that a long measurement can be made in
@@ -56,9 +56,10 @@ def timed(rig: Rig, candidates: list[Candidate], columns: list[str], rounds: int
     results: dict[str, dict] = {c.name: {} for c in candidates}
     for column in columns:
         mode, flows = TIMED[column]
-        runs: dict[str, list[dict]] = {c.name: [] for c in candidates}
+        taking = [c for c in candidates if not c.only or column in c.only]
+        runs: dict[str, list[dict]] = {c.name: [] for c in taking}
         for number in range(rounds):
-            for candidate in candidates:
+            for candidate in taking:
                 say(f"{column}, round {number + 1} of {rounds}: {candidate.name}")
                 runs[candidate.name].append(refined(mode, rig.run(candidate, mode, flows, seconds=seconds)))
         for name, measured in runs.items():
@@ -125,9 +126,10 @@ def store(path: Path, fill) -> None:
 
 
 def measure(options, rig: Rig) -> None:
-    kinds = ("transparent",) if options.transparent else ("per flow", "tuned", "shared")
-    wanted = [c for c in rig.catalogue() if c.kind in kinds and (not options.candidates or c.name in options.candidates)]
+    kinds = ("transparent",) if options.transparent else ("per flow", "full", "tuned", "shared")
     columns = options.columns or (TRANSPARENT if options.transparent else [*TIMED, *IDLE])
+    wanted = [c for c in rig.catalogue() if c.kind in kinds and (not options.candidates or c.name in options.candidates) and
+              (not c.only or set(c.only) & set(columns))]
     results: dict[str, dict] = {c.name: {} for c in wanted}
     idle_columns = [c for c in columns if c in IDLE]
     timed_columns = [c for c in columns if c in TIMED]
@@ -138,7 +140,7 @@ def measure(options, rig: Rig) -> None:
             continue
         running.append(candidate)
         # At once, while it is fresh: what bulk leaves behind would hide what flows cost.
-        if idle_columns:
+        if idle_columns and not candidate.only:
             results[candidate.name] |= idle(rig, candidate, idle_columns)
             if not timed_columns:
                 rig.stop(candidate)
@@ -148,7 +150,7 @@ def measure(options, rig: Rig) -> None:
 
     def fill(content: dict) -> None:
         content.setdefault("settings", {}).update({column: {"rounds": options.rounds, "seconds": options.seconds} for column in timed_columns})
-        kept = content.setdefault("results", {})
+        kept = content.setdefault("results" if options.gateway == "own" else "results behind haproxy", {})
         for candidate in wanted:
             entry = kept.setdefault(candidate.name, {})
             entry.update({"kind": candidate.kind, "ours": candidate.ours})
@@ -169,7 +171,8 @@ def main() -> int:
     def names(text: str) -> list[str]:
         return [part.strip() for part in text.split(",")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("load", type=Path)
+    parser.add_argument("programs", type=Path, help="where wayleave-bench-load and wayleave-bench-gateway are")
+    parser.add_argument("--gateway", choices=("own", "haproxy"), default="own")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--columns", type=names, help=", ".join([*TIMED, *IDLE]))
@@ -179,14 +182,14 @@ def main() -> int:
     parser.add_argument("--soak-flows", type=int, default=1_000_000)
     parser.add_argument("--store", type=Path, default=lab.ROOT / "build/bench/data-plane.json")
     options = parser.parse_args()
-    options.load, options.store = options.load.resolve(), options.store.resolve()
+    options.programs, options.store = options.programs.resolve(), options.store.resolve()
     lab.enter_namespaces()
     work = Path(tempfile.mkdtemp(prefix="wayleave-bench."))
     machine = lab.Lab(work)
     try:
         machine.up()
         work.chmod(0o755)
-        rig = Rig(machine, options.load)
+        rig = Rig(machine, options.programs, options.gateway)
         rig.ends()
         if options.soak:
             candidate = next(c for c in rig.catalogue() if c.name == "wayleave h2")
