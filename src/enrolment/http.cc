@@ -7,6 +7,8 @@
 #include <mutex>
 
 #include "base/owned.h"
+#include "tls/callback_key.h"
+#include "tls/foreign_context.h"
 
 namespace wayleave::enrolment {
 namespace {
@@ -68,6 +70,20 @@ Error curlError(CURLcode code, const char* detail, const std::string& url) {
   }
 }
 
+// What the callback below needs, and what it could not do.
+struct ClientCertificate {
+  const tls::ClientIdentity* identity = nullptr;
+  std::optional<Error> error;
+};
+
+CURLcode onContext(CURL*, void* context, void* user) noexcept {
+  auto* certificate = static_cast<ClientCertificate*>(user);
+  const Status used = tls::useForeignIdentity(static_cast<SSL_CTX*>(context), *certificate->identity);
+  if (used) return CURLE_OK;
+  certificate->error = used.error();
+  return CURLE_SSL_CERTPROBLEM;
+}
+
 class CurlHttp final : public Http {
  public:
   explicit CurlHttp(HttpOptions options) : options_(std::move(options)) {
@@ -75,6 +91,11 @@ class CurlHttp final : public Http {
     std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
     for (const std::string& pem : options_.trustAnchorsPem) anchors_ += pem + "\n";
     handle_.reset(curl_easy_init());
+  }
+  ~CurlHttp() override {
+    std::optional<tls::ForeignScope> scope;
+    if (options_.identity) scope.emplace(std::chrono::steady_clock::now() + options_.timeout);
+    handle_.reset();  // closes connections, which belong to the scope's library context
   }
 
   Result<HttpResponse> send(const HttpRequest& request) override {
@@ -114,7 +135,21 @@ class CurlHttp final : public Http {
       curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
       curl_easy_setopt(curl, CURLOPT_POSTFIELDS, reinterpret_cast<const char*>(request.body.data()));
     }
-    const CURLcode code = curl_easy_perform(curl);
+    if (options_.onlyTheseAnchors) curl_easy_setopt(curl, CURLOPT_CAPATH, nullptr);
+    ClientCertificate certificate{options_.identity ? &*options_.identity : nullptr, std::nullopt};
+    if (options_.identity) {
+      curl_easy_setopt(curl, CURLOPT_SSL_CTX_FUNCTION, onContext);
+      curl_easy_setopt(curl, CURLOPT_SSL_CTX_DATA, &certificate);
+    }
+    CURLcode code = CURLE_OK;
+    {
+      // Only where there is an identity: without one libcurl keeps to OpenSSL's own default context.
+      std::optional<tls::ForeignScope> scope;
+      if (options_.identity) scope.emplace(std::chrono::steady_clock::now() + options_.timeout);
+      code = curl_easy_perform(curl);
+      if (code != CURLE_OK && options_.identity && !certificate.error) certificate.error = tls::takeSignError();
+    }
+    if (certificate.error) return withContext(*certificate.error, request.url);
     if (receiver.tooLarge)
       return fail(Reason::BadInput, fmt::format("{}: the answer is larger than {} bytes", request.url, options_.maxBodyBytes));
     if (code != CURLE_OK) return std::unexpected(curlError(code, detail, request.url));

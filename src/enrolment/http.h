@@ -5,11 +5,13 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "tls/client_tls.h"
 
 namespace wayleave::enrolment {
 
@@ -41,6 +43,9 @@ struct HttpOptions {
   std::vector<std::string> trustAnchorsPem;  // beside the system's store
   std::chrono::seconds timeout{30};          // for one exchange
   size_t maxBodyBytes = 1024 * 1024;
+  bool onlyTheseAnchors = false;  // pinning: the system's store does not count
+  // TLS client authentication; the signatures are asked of ClientIdentity::sign, on the calling thread.
+  std::optional<tls::ClientIdentity> identity = {};
   bool allowPlainHttp = false;  // SCEP protects its messages itself and real servers use plain HTTP
 };
 std::unique_ptr<Http> makeHttp(HttpOptions options);

@@ -118,6 +118,7 @@ struct MdmPayload {
   std::vector<std::string> serverCapabilities;
   std::vector<std::string> serverPinningPayloadUuids;
   std::vector<std::string> checkInPinningPayloadUuids;
+  bool pinningRevocationCheckRequired = false;
   std::string enrollmentMode;  // "", BYOD, ADDE
   std::string managedAppleId;
 };

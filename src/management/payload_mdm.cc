@@ -48,14 +48,14 @@ MdmPayload readMdmPayload(Keys& keys, const ReadContext& context) {
   if (auto capabilities = keys.strings("ServerCapabilities")) payload.serverCapabilities = std::move(*capabilities);
   payload.serverPinningPayloadUuids = readPinning(keys, "ServerURLPinningCertificateUUIDs", context);
   payload.checkInPinningPayloadUuids = readPinning(keys, "CheckInURLPinningCertificateUUIDs", context);
+  payload.pinningRevocationCheckRequired = keys.boolean("PinningRevocationCheckRequired").value_or(false);
   if (const std::string* mode = keys.string("EnrollmentMode")) {
     if (*mode != "BYOD" && *mode != "ADDE") keys.error("EnrollmentMode", "is neither BYOD nor ADDE");
     payload.enrollmentMode = *mode;
   }
   if (const std::string* account = keys.string("ManagedAppleID")) payload.managedAppleId = *account;
   if (const std::string* account = keys.string("AssignedManagedAppleID")) payload.managedAppleId = *account;
-  keys.known({"PinningRevocationCheckRequired", "UseDevelopmentAPNS",
-              "PromptUserToAllowBootstrapTokenForAuthentication", "RequiredAppIDForMDM"});
+  keys.known({"UseDevelopmentAPNS", "PromptUserToAllowBootstrapTokenForAuthentication", "RequiredAppIDForMDM"});
   keys.finish();
   return payload;
 }

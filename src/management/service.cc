@@ -57,6 +57,10 @@ class TaskThread {
     ready_.notify_one();
     return true;
   }
+  bool busy() const {
+    const std::lock_guard lock(mutex_);
+    return running_ || !queue_.empty();
+  }
   // Tasks that have not begun are dropped: their responders answer by themselves.
   void stop() {
     {
@@ -82,19 +86,23 @@ class TaskThread {
       if (stop.stop_requested() || queue_.empty()) continue;
       const Task task = std::move(queue_.front());
       queue_.pop_front();
+      running_ = true;
       lock.unlock();
       try {
         task(stop);
       } catch (const std::exception& thrown) {  // the responder, dropped, answers 500
         log::error("request failed", {{"what", thrown.what()}});
       }
+      lock.lock();
+      running_ = false;
     }
   }
 
   const size_t most_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable_any ready_;
   std::deque<Task> queue_;
+  bool running_ = false;
   bool stopped_ = false;
   std::jthread thread_;
 };
@@ -126,6 +134,7 @@ class Service::Work {
   void start() {
     reads_.start();
     renewals_.start();
+    enrolments_.start();
     changes_.start([this](const std::stop_token& stop) -> std::optional<std::chrono::milliseconds> {
       if (finished_ && !retry_) return std::nullopt;
       finished_ = installer_.recover(stop);
@@ -135,6 +144,7 @@ class Service::Work {
   }
   void stop() {
     changes_.stop();
+    enrolments_.stop();
     renewals_.stop();
     reads_.stop();
     const std::lock_guard lock(watchersMutex_);
@@ -144,7 +154,12 @@ class Service::Work {
   void handle(Request request, Answer answer);
   Result<Profile> enrolmentProfile(const std::string& identifier);
   Status reinstall(const std::string& identifier);
+  Status onChangeThread(std::function<Status(std::stop_token)> work);
+  Result<InstallOutcome> install(Bytes profile, Installer::Permit permit);
+  Status remove(const std::string& identifier);
+  bool busy() const { return changes_.busy(); }
   std::function<std::map<std::string, Error>()> renew;
+  EnrolmentHooks enrolment;
   void tell(std::string_view event, const std::string& identifier, std::string_view message = {});
 
  private:
@@ -153,6 +168,9 @@ class Service::Work {
   void watch(const Request& request, const Answer& answer);
   bool refused(const Request& request, const Answer& answer);
   void renewAll(const Answer& answer);
+  void enroll(const Request& request, const Answer& answer);
+  void unenroll(const Request& request, const Answer& answer);
+  bool withoutEnrolment(const Request& request, const Answer& answer);
   Result<json> status();
   Result<json> list();
 
@@ -167,6 +185,7 @@ class Service::Work {
   TaskThread reads_{kMostQueuedReads};
   TaskThread changes_{kMostQueuedChanges};
   TaskThread renewals_{1};
+  TaskThread enrolments_{2};
 };
 
 void Service::Work::handle(Request request, Answer answer) {
@@ -193,13 +212,15 @@ void Service::Work::handle(Request request, Answer answer) {
   if (request.method == "POST" && path == "/v1/profiles") {
     auto body = std::make_shared<std::string>(std::move(request.body));
     return change(request, answer, [this, body](std::stop_token stop) -> Result<json> {
-      const Result<InstallOutcome> outcome = installer_.install(asBytes(*body), std::move(stop));
+      const Result<InstallOutcome> outcome = installer_.install(asBytes(*body), std::move(stop), enrolment.mayInstall);
       if (!outcome) return propagate(outcome.error());
       return outcomeJson(*outcome);
     });
   }
   if (request.method == "DELETE" && named)
     return change(request, answer, [this, identifier](std::stop_token stop) -> Result<json> {
+      if (enrolment.mayRemove)
+        if (Status may = enrolment.mayRemove(identifier); !may) return propagate(may.error());
       if (Status removed = installer_.remove(identifier, std::move(stop)); !removed) return propagate(removed.error());
       return json{{"identifier", identifier}, {"removed", true}};
     });
@@ -208,7 +229,16 @@ void Service::Work::handle(Request request, Answer answer) {
     if (!refused(request, answer)) renewAll(answer);
     return;
   }
-  const bool known = named || path == "/v1/renew" || path == "/v1/status" || path == "/v1/profiles" || path == "/v1/configurations" ||
+  if (path == "/v1/enrolment" && get)
+    return read(answer, [this]() -> Result<json> { return enrolment.state ? enrolment.state() : json{{"state", "none"}}; });
+  if (path == "/v1/enrolment" && request.method == "POST") return enroll(request, answer);
+  if (path == "/v1/enrolment" && request.method == "DELETE") return unenroll(request, answer);
+  if (path == "/v1/wake" && request.method == "POST") {
+    if (refused(request, answer) || withoutEnrolment(request, answer)) return;
+    enrolment.wake();
+    return answer->respond(jsonResponse({{"woken", true}}));
+  }
+  const bool known = named || path == "/v1/enrolment" || path == "/v1/wake" || path == "/v1/renew" || path == "/v1/status" || path == "/v1/profiles" || path == "/v1/configurations" ||
                      path == "/v1/watch";
   Response response = errorResponse(
       {known ? Reason::Unsupported : Reason::NotFound, fmt::format("there is no call {} {}", request.method, path),
@@ -262,6 +292,68 @@ Result<Profile> Service::Work::enrolmentProfile(const std::string& identifier) {
   Result<EnrolmentRecord> kept = readEnrolment(record->enrolment, clock_.wallNow());
   if (!kept) return withContext(kept.error(), identifier);
   return std::move(kept->profile);
+}
+
+bool Service::Work::withoutEnrolment(const Request&, const Answer& answer) {
+  if (enrolment.enroll) return false;
+  answer->respond(errorResponse({Reason::Unsupported, "this daemon was started without enrolment", {}, 0}));
+  return true;
+}
+
+void Service::Work::enroll(const Request& request, const Answer& answer) {
+  if (refused(request, answer) || withoutEnrolment(request, answer)) return;
+  const bool queued = enrolments_.post([this, answer, body = request.body](const std::stop_token&) {
+    const Result<json> done =
+        enrolment.enroll(toBytes(body), [this](std::string_view sentence) { tell("install-progress", {}, sentence); });
+    answer->respond(done ? jsonResponse(*done) : errorResponse(done.error()));
+    tell("enrolment-changed", {});
+  });
+  if (!queued) answer->respond(errorResponse({Reason::Busy, "an enrolment is under way already", "wait for it to end", 0}));
+}
+
+void Service::Work::unenroll(const Request& request, const Answer& answer) {
+  if (refused(request, answer) || withoutEnrolment(request, answer)) return;
+  const bool queued = enrolments_.post([this, answer](const std::stop_token&) {
+    const Status done = enrolment.unenroll([this](std::string_view sentence) { tell("install-progress", {}, sentence); });
+    answer->respond(done ? jsonResponse({{"unenrolled", true}}) : errorResponse(done.error()));
+    tell("enrolment-changed", {});
+  });
+  if (!queued) answer->respond(errorResponse({Reason::Busy, "an enrolment is under way already", "wait for it to end", 0}));
+}
+
+Status Service::Work::onChangeThread(std::function<Status(std::stop_token)> work) {
+  // Shared: the task may be dropped unrun when the service stops, which breaks the promise.
+  auto promise = std::make_shared<std::promise<Status>>();
+  std::future<Status> done = promise->get_future();
+  const bool queued = changes_.post([this, work = std::move(work), promise](std::stop_token stop) {
+    Status outcome = work(std::move(stop));
+    if (!outcome && outcome.error().reason == Reason::Pending) retry_ = true;
+    promise->set_value(std::move(outcome));
+  });
+  if (!queued) return fail(Reason::Busy, "too many profile changes are waiting");
+  promise.reset();
+  try {
+    return done.get();
+  } catch (const std::future_error&) {
+    return fail(Reason::Cancelled, "wayleave-managementd is stopping");
+  }
+}
+
+Result<InstallOutcome> Service::Work::install(Bytes profile, Installer::Permit permit) {
+  // Shared: after a stop this frame may be gone before the task is.
+  auto outcome = std::make_shared<std::optional<InstallOutcome>>();
+  const Status done = onChangeThread([this, outcome, profile = std::move(profile), permit = std::move(permit)](std::stop_token stop) -> Status {
+    Result<InstallOutcome> installed = installer_.install(profile, std::move(stop), permit);
+    if (!installed) return propagate(installed.error());
+    *outcome = std::move(*installed);
+    return {};
+  });
+  if (!done) return propagate(done.error());
+  return std::move(**outcome);
+}
+
+Status Service::Work::remove(const std::string& identifier) {
+  return onChangeThread([this, identifier](std::stop_token stop) { return installer_.remove(identifier, std::move(stop)); });
 }
 
 Status Service::Work::reinstall(const std::string& identifier) {
@@ -328,6 +420,7 @@ Result<json> Service::Work::status() {
   const Result<ConfigurationSet> set = store_.configurations();
   if (!set) return propagate(set.error());
   (*out)["version"] = WAYLEAVE_VERSION;
+  (*out)["enrolment"] = enrolment.state ? enrolment.state() : json{{"state", "none"}};
   (*out)["sequence"] = set->sequence;
   (*out)["configurations"] = json::array();
   for (const localapi::ProxyConfiguration& configuration : set->configurations)
@@ -348,6 +441,13 @@ void Service::stop() { work_->stop(); }
 void Service::handle(Request request, Answer answer) { work_->handle(std::move(request), std::move(answer)); }
 Result<Profile> Service::enrolmentProfile(const std::string& identifier) { return work_->enrolmentProfile(identifier); }
 Status Service::reinstall(const std::string& identifier) { return work_->reinstall(identifier); }
+void Service::onEnrolment(EnrolmentHooks hooks) { work_->enrolment = std::move(hooks); }
+Result<InstallOutcome> Service::install(Bytes profile, Installer::Permit permit) {
+  return work_->install(std::move(profile), std::move(permit));
+}
+Status Service::remove(const std::string& identifier) { return work_->remove(identifier); }
+Status Service::onChangeThread(std::function<Status(std::stop_token)> work) { return work_->onChangeThread(std::move(work)); }
+bool Service::busy() const { return work_->busy(); }
 void Service::onRenew(std::function<std::map<std::string, Error>()> renew) { work_->renew = std::move(renew); }
 
 }  // namespace wayleave::management

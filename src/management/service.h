@@ -13,6 +13,9 @@
 #include <memory>
 #include <optional>
 
+#include <nlohmann/json.hpp>
+
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "localapi/identity_client.h"
 #include "localapi/server.h"
@@ -27,6 +30,19 @@ struct ServiceOptions {
   std::chrono::milliseconds commitPatience = std::chrono::seconds{10};
   // How often unfinished installations are tried again while identityd is away.
   std::chrono::milliseconds recoverEvery = std::chrono::seconds{3};
+};
+
+// What the calls around the enrolment with an MDM server ask of it (enrolment/mdm/). `enroll` and `unenroll` run on a
+// thread of their own and may wait for the change thread; `state` and `mayChange` are asked from several and are quick.
+struct EnrolmentHooks {
+  using Progress = std::function<void(std::string_view sentence)>;
+  std::function<Result<nlohmann::json>(Bytes profile, const Progress& progress)> enroll;
+  std::function<Status(const Progress& progress)> unenroll;
+  std::function<void()> wake;  // contact the server now
+  std::function<nlohmann::json()> state;
+  // Whether a profile may be installed (its checked form) or removed (its identifier) at this machine.
+  std::function<Status(const Profile& profile)> mayInstall;
+  std::function<Status(const std::string& identifier)> mayRemove;
 };
 
 class Service {
@@ -53,6 +69,16 @@ class Service {
   // What POST /v1/renew does: renews every identity now, due or not, and returns what failed by identity id. Set before
   // start(); it runs on a thread of its own.
   void onRenew(std::function<std::map<std::string, Error>()> renew);
+
+  // --- for the enrolment with an MDM server. Set before start().
+  void onEnrolment(EnrolmentHooks hooks);
+  // Each waits for its turn on the change thread and for its end; not to be called on it. Errors: those of Installer; Busy;
+  // Cancelled.
+  Result<InstallOutcome> install(Bytes profile, Installer::Permit permit);
+  Status remove(const std::string& identifier);
+  Status onChangeThread(std::function<Status(std::stop_token)> work);
+  // Something is being changed, or waits to be.
+  bool busy() const;
 
  private:
   class Work;

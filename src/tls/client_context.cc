@@ -79,35 +79,6 @@ const char* clientSchemes(keys::KeyType type) {
   return "";
 }
 
-Status useIdentity(SSL_CTX* context, const ClientIdentity& identity) {
-  if (identity.chain.empty() || !identity.sign) return fail(Reason::BadInput, "an identity needs a certificate and a signer");
-  auto leaf = decodeCertificate(identity.chain.front());
-  if (!leaf) return propagate(leaf.error());
-  uint8_t* der = nullptr;
-  const int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(leaf->get()), &der);
-  if (length <= 0) return propagate(opensslError(Reason::BadInput, "encode the identity's public key"));
-  const Bytes spki(der, der + length);
-  OPENSSL_free(der);
-  auto publicKey = keys::PublicKey::fromSpki(spki);
-  if (!publicKey) return withContext(publicKey.error(), "the identity's certificate");
-  auto key = makeCallbackKey(*publicKey, handshakeSigner(identity.sign));
-  if (!key) return propagate(key.error());
-  if (SSL_CTX_use_certificate(context, leaf->get()) != 1)
-    return propagate(opensslError(Reason::BadInput, "use the identity's certificate"));
-  if (SSL_CTX_use_PrivateKey(context, key->get()) != 1)
-    return propagate(opensslError(Reason::KeyMismatch, "use the identity's key"));
-  for (const Bytes& link : std::span(identity.chain).subspan(1)) {
-    auto certificate = decodeCertificate(link);
-    if (!certificate) return propagate(certificate.error());
-    if (SSL_CTX_add1_chain_cert(context, certificate->get()) != 1)
-      return propagate(opensslError(Reason::BadInput, "use the identity's chain"));
-  }
-  if (SSL_CTX_set1_client_sigalgs_list(context, clientSchemes(publicKey->type)) != 1)
-    return propagate(opensslError(Reason::Internal, "set signature schemes"));
-  SSL_CTX_set_cert_cb(context, onCertificateWanted, nullptr);
-  return {};
-}
-
 Status addAnchors(X509_STORE* store, std::string_view pem) {
   const Handle<BIO, BIO_free> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
   size_t count = 0;
@@ -159,8 +130,38 @@ bool setServerName(SSL* connection, std::string name) {
 
 }  // namespace
 
-PermitScope::PermitScope(StepPermit given) { permit = given; }
-PermitScope::~PermitScope() { permit = {}; }
+Status useIdentity(SSL_CTX* context, const ClientIdentity& identity) {
+  if (identity.chain.empty() || !identity.sign) return fail(Reason::BadInput, "an identity needs a certificate and a signer");
+  auto leaf = decodeCertificate(identity.chain.front());
+  if (!leaf) return propagate(leaf.error());
+  uint8_t* der = nullptr;
+  const int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(leaf->get()), &der);
+  if (length <= 0) return propagate(opensslError(Reason::BadInput, "encode the identity's public key"));
+  const Bytes spki(der, der + length);
+  OPENSSL_free(der);
+  auto publicKey = keys::PublicKey::fromSpki(spki);
+  if (!publicKey) return withContext(publicKey.error(), "the identity's certificate");
+  auto key = makeCallbackKey(*publicKey, handshakeSigner(identity.sign));
+  if (!key) return propagate(key.error());
+  if (SSL_CTX_use_certificate(context, leaf->get()) != 1)
+    return propagate(opensslError(Reason::BadInput, "use the identity's certificate"));
+  if (SSL_CTX_use_PrivateKey(context, key->get()) != 1)
+    return propagate(opensslError(Reason::KeyMismatch, "use the identity's key"));
+  for (const Bytes& link : std::span(identity.chain).subspan(1)) {
+    auto certificate = decodeCertificate(link);
+    if (!certificate) return propagate(certificate.error());
+    if (SSL_CTX_add1_chain_cert(context, certificate->get()) != 1)
+      return propagate(opensslError(Reason::BadInput, "use the identity's chain"));
+  }
+  if (SSL_CTX_set1_client_sigalgs_list(context, clientSchemes(publicKey->type)) != 1)
+    return propagate(opensslError(Reason::Internal, "set signature schemes"));
+  SSL_CTX_set_cert_cb(context, onCertificateWanted, nullptr);
+  return {};
+}
+
+void setPermit(StepPermit given) { permit = given; }
+PermitScope::PermitScope(StepPermit given) { setPermit(given); }
+PermitScope::~PermitScope() { setPermit({}); }
 
 Result<std::shared_ptr<ClientContext>> ClientContext::make(ClientContextOptions options) {
   OSSL_LIB_CTX* library = callbackLibrary();

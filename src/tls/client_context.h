@@ -36,6 +36,12 @@ class ContextImpl final : public ClientContext {
   SessionStore sessions;
 };
 
+// Gives a context the identity's certificate, chain and callback key. Errors: as ClientContext::make.
+Status useIdentity(SSL_CTX* context, const ClientIdentity& identity);
+
+// What steps on this thread may do from now on.
+void setPermit(StepPermit permit);
+
 // Sets the permit of this thread for its lifetime.
 class PermitScope {
  public:

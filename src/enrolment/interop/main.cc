@@ -80,7 +80,7 @@ Status order(const Options& options) {
     if (!hmacKey) return propagate(hmacKey.error());
     parameters.externalAccount = acme::ExternalAccount{options.keyIdentifier, Secret(std::move(*hmacKey))};
   }
-  const auto http = makeHttp({{std::string(asText(*trust))}, std::chrono::seconds{30}, 1024 * 1024, false});
+  const auto http = makeHttp({.trustAnchorsPem = {std::string(asText(*trust))}});
   Sleeper sleeper;
   SystemClock clock;
   const auto chain = acme::obtainCertificate({agent, *http, sleeper, clock, *account, *journal, acme::checkBeforeSending}, parameters,
