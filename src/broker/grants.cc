@@ -62,8 +62,9 @@ std::string_view text(Usage usage) {
   return "corrupted";
 }
 
-Entitlements::Entitlements(std::shared_ptr<const std::vector<Grant>> all, const Verdict& caller)
+Entitlements::Entitlements(std::shared_ptr<const std::vector<Grant>> all, const Verdict& caller, Declared declared)
     : all_(std::move(all)),
+      declared_(std::move(declared)),
       callerText_(fmt::format("{} (process {}, user {})", caller.executable.empty() ? "the caller" : caller.executable,
                               caller.pid, caller.uid)) {
   for (const Grant& grant : *all_) {
@@ -109,10 +110,10 @@ Entitlements::Entitlements(std::shared_ptr<const std::vector<Grant>> all, const 
       if (!condition.held && required(grant, condition.name))
         fails(fmt::format("{}: {}", text(condition.name), condition.sentence), condition.hint);
 
-    if (miss.failures.empty())
-      granted_.push_back(&grant);
-    else
+    if (!miss.failures.empty())
       nearMisses_.push_back(std::move(miss));
+    else
+      (grant.application.empty() ? granted_ : applications_).push_back(&grant);
   }
 }
 
@@ -122,18 +123,43 @@ const Grant* Entitlements::find(Usage usage) const {
   return nullptr;
 }
 
-const Grant* Entitlements::find(Usage usage, std::string_view accessGroup) const {
+const Grant* Entitlements::find(Usage usage, std::string_view accessGroup, std::string_view identity) const {
   for (const Grant* grant : granted_)
     if (grant->usages.contains(usage) && grant->covers(accessGroup)) return grant;
+  for (const Grant* entry : applications_)
+    if (entry->usages.contains(usage) && isDeclared(*entry, identity)) return entry;
   return nullptr;
 }
 
-bool Entitlements::sees(std::string_view accessGroup) const {
-  return std::ranges::any_of(granted_, [&](const Grant* grant) { return grant->covers(accessGroup); });
+bool Entitlements::sees(std::string_view accessGroup, std::string_view identity) const {
+  return std::ranges::any_of(granted_, [&](const Grant* grant) { return grant->covers(accessGroup); }) ||
+         std::ranges::any_of(applications_, [&](const Grant* entry) { return isDeclared(*entry, identity); });
+}
+
+bool Entitlements::isDeclared(const Grant& entry, std::string_view identity) const {
+  if (!declared_ || identity.empty()) return false;
+  return std::ranges::any_of(*declared_, [&](const localapi::DeclaredApplication& application) {
+    return std::ranges::find(application.identities, identity, &localapi::DeclaredApplication::Item::identity) !=
+               application.identities.end() &&
+           isFor(application.composedIdentifier, entry.application);
+  });
+}
+
+std::vector<localapi::DeclaredApplication::Item> Entitlements::provisions() const {
+  std::vector<localapi::DeclaredApplication::Item> out;
+  if (!declared_) return out;
+  for (const Grant* entry : applications_)
+    for (const localapi::DeclaredApplication& application : *declared_) {
+      if (!isFor(application.composedIdentifier, entry->application)) continue;
+      for (const localapi::DeclaredApplication::Item& item : application.identities)
+        if (std::ranges::find(out, item.identifier, &localapi::DeclaredApplication::Item::identifier) == out.end())
+          out.push_back(item);
+    }
+  return out;
 }
 
 Error Entitlements::refusal(Usage usage) const {
-  if (granted_.empty() && !nearMisses_.empty()) {
+  if (!any() && !nearMisses_.empty()) {
     // The nearest is the one with the fewest failures.
     const NearMiss& nearest =
         *std::ranges::min_element(nearMisses_, {}, [](const NearMiss& miss) { return miss.failures.size(); });
@@ -142,7 +168,7 @@ Error Entitlements::refusal(Usage usage) const {
                         fmt::join(nearest.failures, "; ")),
             nearest.hint, errSecMissingEntitlement};
   }
-  if (granted_.empty())
+  if (!any())
     return {Reason::NotEntitled, fmt::format("no grant names {}", callerText_), std::string(kWriteGrantHint),
             errSecMissingEntitlement};
   return {Reason::NotEntitled,
@@ -154,6 +180,7 @@ Error Entitlements::refusal(Usage usage) const {
 std::vector<std::string> Entitlements::grantNames() const {
   std::vector<std::string> names;
   for (const Grant* grant : granted_) names.push_back(grant->name);
+  for (const Grant* entry : applications_) names.push_back(entry->name);
   return names;
 }
 

@@ -17,6 +17,20 @@
 //   signatures-per-minute = 600
 //   signature-burst = 60
 //
+// and, for the programs that declarations name (broker/applications.h):
+//
+//   [[application]]
+//   identifier = "com.example.agent (TEAM123456)"    # or the Bundle-ID alone; no variables in it
+//   executable = "/opt/agent/bin/agent"              # and every other key that describes a caller
+//   usages = ["tls-client"]                          # the default; "digest" and "sign" can be given as well
+//   signatures-per-minute = 600
+//   signature-burst = 60
+//
+// which gives that program exactly the identities that declarations bring for the identifier: it may list them, follow
+// them by name, resolve them, and sign as the usages say. The name alone gives the least that mutual TLS needs: an
+// agent that signs messages, as a ManagedApp program on macOS could with its SecIdentity, is told so by its
+// administrator and not by the server that declares.
+//
 // A caller must satisfy everything that a grant says; at least one of executable, user, group and unit must be said.
 // What no grant gives does not exist for the caller: not even an identity's name. Strings may hold ${variables} from
 // the command line. A set of files is taken whole or not at all: with one error anywhere, the grants in force stay.
@@ -31,6 +45,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "broker/applications.h"
 #include "broker/caller.h"
 
 namespace wayleave::broker {
@@ -47,6 +62,7 @@ std::string_view text(Usage usage);  // "tls-client", "digest", "sign", "list", 
 
 struct Grant {
   std::string name;
+  std::string application;  // composed identifier: an [[application]] entry, whose access groups are empty
   std::string file;
   int line = 0;
 
@@ -72,7 +88,7 @@ struct Grant {
 struct GrantProblem {
   std::string file;
   int line = 0;
-  std::string key;  // "grant[2].usages[0]"; empty for the file as a whole
+  std::string key;  // "grant[2].usages[0]", "application[0].identifier"; empty for the file as a whole
   std::string message;
 };
 std::string describe(const GrantProblem& problem);  // "10-wayleave.toml:12: grant[2].usages[0]: …"
@@ -92,17 +108,26 @@ GrantSet loadGrants(const std::string& folder, const Variables& variables);
 // packaging/grants.d/10-wayleave.toml, as it was when this program was built.
 std::string_view shippedGrants();
 
-// What a verified caller may do: the grants that describe it, and why others that nearly do, do not.
+// What a verified caller may do: the grants and application entries that describe it, and why others that nearly do, do
+// not.
 class Entitlements {
  public:
-  Entitlements(std::shared_ptr<const std::vector<Grant>> all, const Verdict& caller);
+  Entitlements(std::shared_ptr<const std::vector<Grant>> all, const Verdict& caller, Declared declared = {});
 
-  bool any() const { return !granted_.empty(); }
-  // The first grant that gives `usage` (for `accessGroup`), else null. Lives as long as this object.
+  bool any() const { return !granted_.empty() || !applications_.empty(); }
+  // The first grant that gives `usage` (for `accessGroup`), else null. Lives as long as this object. With `identity`
+  // also an application entry that is declared this very identity.
   const Grant* find(Usage usage) const;
-  const Grant* find(Usage usage, std::string_view accessGroup) const;
-  // May the caller know that an identity of this access group exists?
-  bool sees(std::string_view accessGroup) const;
+  const Grant* find(Usage usage, std::string_view accessGroup, std::string_view identity = {}) const;
+  // May the caller know that this identity, of this access group, exists?
+  bool sees(std::string_view accessGroup, std::string_view identity) const;
+
+  // Is there an application entry for this caller, declared anything or not?
+  bool isApplication() const { return !applications_.empty(); }
+  // What declarations bring for it, by name. Of two declarations (or entries) with the same name the first counts.
+  std::vector<localapi::DeclaredApplication::Item> provisions() const;
+  // Another set was declared; the caller is the same.
+  void redeclare(Declared declared) { declared_ = std::move(declared); }
 
   // Why there is no grant: CallerUnverified (a grant names this program, and a condition failed: which, and what to do)
   // or NotEntitled (no grant names it, or none gives `usage`). OSStatus -34018.
@@ -117,8 +142,12 @@ class Entitlements {
   const std::vector<NearMiss>& nearMisses() const { return nearMisses_; }
 
  private:
+  bool isDeclared(const Grant& entry, std::string_view identity) const;
+
   std::shared_ptr<const std::vector<Grant>> all_;
+  Declared declared_;
   std::vector<const Grant*> granted_;
+  std::vector<const Grant*> applications_;
   std::vector<NearMiss> nearMisses_;
   std::string callerText_;
 };

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <span>
 
 #define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
@@ -28,10 +29,12 @@ constexpr double kMostPerMinute = 1e6;
 
 constexpr std::array<Usage, 6> kUsages = {Usage::TlsClient, Usage::Digest, Usage::Sign,
                                           Usage::List,      Usage::Manage, Usage::Inspect};
-constexpr std::array<std::string_view, 13> kKeys = {
-    "name",           "executable", "sha256", "user",          "group",  "unit",
-    "owner",          "require",    "accept", "access-groups", "usages", "signatures-per-minute",
-    "signature-burst"};
+// What both kinds of tables may say, and what one kind alone may.
+constexpr std::array<std::string_view, 11> kCommonKeys = {
+    "executable", "sha256", "user",   "group",                 "unit",           "owner",
+    "require",    "accept", "usages", "signatures-per-minute", "signature-burst"};
+constexpr std::array<std::string_view, 2> kGrantKeys = {"name", "access-groups"};
+constexpr std::array<std::string_view, 1> kApplicationKeys = {"identifier"};
 // Without these a grant would bind nothing, whatever else it says.
 constexpr std::array kNeverAccepted = {ConditionName::Alive, ConditionName::Executable, ConditionName::NotTraced};
 
@@ -48,22 +51,29 @@ class FileParser {
           {file_, static_cast<int>(error.source().begin.line), {}, std::string(error.description())});
       return;
     }
-    for (const auto& [key, node] : result.table()) {
-      if (key.str() != "grant") problem(node, std::string(key.str()), "is not known; a file holds [[grant]] tables");
-    }
-    const toml::node* grants = result.table().get("grant");
-    if (grants == nullptr) return;
-    const toml::array* list = grants->as_array();
-    if (list == nullptr || !list->is_homogeneous(toml::node_type::table))
-      return problem(*grants, "grant", "must be written as [[grant]]");
-    for (size_t index = 0; index < list->size(); ++index) {
-      if (out_.grants.size() >= kMostGrants)
-        return problem(*list->get(index), "grant", fmt::format("more than {} grants", kMostGrants));
-      parseGrant(*list->get(index)->as_table(), fmt::format("grant[{}]", index));
-    }
+    for (const auto& [key, node] : result.table())
+      if (key.str() != "grant" && key.str() != "application")
+        problem(node, std::string(key.str()), "is not known; a file holds [[grant]] and [[application]] tables");
+    each(result.table(), "grant", [&](const toml::table& table, const std::string& path) { parseGrant(table, path); });
+    each(result.table(), "application",
+         [&](const toml::table& table, const std::string& path) { parseApplication(table, path); });
   }
 
  private:
+  template <typename Function>
+  void each(const toml::table& file, const char* kind, Function&& parseOne) {
+    const toml::node* node = file.get(kind);
+    if (node == nullptr) return;
+    const toml::array* list = node->as_array();
+    if (list == nullptr || !list->is_homogeneous(toml::node_type::table))
+      return problem(*node, kind, fmt::format("must be written as [[{}]]", kind));
+    for (size_t index = 0; index < list->size(); ++index) {
+      if (out_.grants.size() >= kMostGrants)
+        return problem(*list->get(index), kind, fmt::format("more than {} grants and applications", kMostGrants));
+      parseOne(*list->get(index)->as_table(), fmt::format("{}[{}]", kind, index));
+    }
+  }
+
   void problem(const toml::node& node, std::string key, std::string message) {
     out_.problems.push_back({file_, static_cast<int>(node.source().begin.line), std::move(key), std::move(message)});
   }
@@ -149,20 +159,15 @@ class FileParser {
     });
   }
 
-  void parseGrant(const toml::table& table, const std::string& path) {
-    Grant grant;
+  // The caller, the usages and the rates: what a grant and an application entry say in the same words.
+  void parseCommon(const toml::table& table, const std::string& path, std::string_view kind,
+                   std::span<const std::string_view> ownKeys, Grant& grant) {
     grant.file = file_;
     grant.line = static_cast<int>(table.source().begin.line);
     for (const auto& [key, node] : table)
-      if (std::ranges::find(kKeys, key.str()) == kKeys.end())
-        problem(node, path + "." + std::string(key.str()), "is not a key of a grant");
-
-    if (const toml::node* node = table.get("name");
-        node == nullptr || !node->is_string() || node->as_string()->get().empty())
-      problem(node == nullptr ? static_cast<const toml::node&>(table) : *node, path + ".name",
-              "every grant needs a name");
-    else
-      grant.name = node->as_string()->get();
+      if (std::ranges::find(kCommonKeys, key.str()) == kCommonKeys.end() &&
+          std::ranges::find(ownKeys, key.str()) == ownKeys.end())
+        problem(node, path + "." + std::string(key.str()), fmt::format("is not a key of {}", kind));
 
     strings(table, path, "executable", [&](const toml::node& node, const std::string& key, const std::string& text) {
       if (!text.starts_with('/') || text.find("/../") != std::string::npos || text.ends_with('/'))
@@ -183,12 +188,6 @@ class FileParser {
     });
     conditions(table, path, "require", grant.require);
     conditions(table, path, "accept", grant.accept);
-    strings(table, path, "access-groups", [&](const toml::node&, const std::string&, const std::string& text) {
-      if (text == "*")
-        grant.everyAccessGroup = true;
-      else
-        grant.accessGroups.insert(text);
-    });
     strings(table, path, "usages", [&](const toml::node& node, const std::string& key, const std::string& text) {
       for (const Usage usage : kUsages)
         if (broker::text(usage) == text) {
@@ -204,12 +203,53 @@ class FileParser {
     if (std::ranges::none_of(std::array{"executable", "user", "group", "unit"},
                              [&](const char* key) { return table.contains(key); }))
       problem(table, path, "describes every caller: say at least one of executable, user, group, unit");
+    if ((table.contains("sha256") || table.contains("owner")) && !table.contains("executable"))
+      problem(table, path, "sha256 and owner speak about an executable: say which");
+  }
+
+  void parseGrant(const toml::table& table, const std::string& path) {
+    Grant grant;
+    parseCommon(table, path, "a grant", kGrantKeys, grant);
+    if (const toml::node* node = table.get("name");
+        node == nullptr || !node->is_string() || node->as_string()->get().empty())
+      problem(node == nullptr ? static_cast<const toml::node&>(table) : *node, path + ".name",
+              "every grant needs a name");
+    else
+      grant.name = node->as_string()->get();
+    strings(table, path, "access-groups", [&](const toml::node&, const std::string&, const std::string& text) {
+      if (text == "*")
+        grant.everyAccessGroup = true;
+      else
+        grant.accessGroups.insert(text);
+    });
     if (!table.contains("usages")) problem(table, path, "needs usages");
     const bool needsGroups = std::ranges::any_of(grant.usages, [](Usage usage) { return usage != Usage::Inspect; });
     if (needsGroups && !table.contains("access-groups")) problem(table, path, "needs access-groups");
-    if ((table.contains("sha256") || table.contains("owner")) && !table.contains("executable"))
-      problem(table, path, "sha256 and owner speak about an executable: say which");
     out_.grants.push_back(std::move(grant));
+  }
+
+  void parseApplication(const toml::table& table, const std::string& path) {
+    Grant entry;
+    parseCommon(table, path, "an application", kApplicationKeys, entry);
+    const std::string key = path + ".identifier";
+    const toml::node* node = table.get("identifier");
+    if (node == nullptr || !node->is_string()) {
+      problem(node == nullptr ? static_cast<const toml::node&>(table) : *node, key,
+              "every application needs an identifier: \"Bundle-ID (Team-ID)\" or \"Bundle-ID\"");
+    } else {
+      entry.application = node->as_string()->get();
+      if (const auto parsed = parseComposedIdentifier(entry.application); !parsed)
+        problem(*node, key, wayleave::describe(parsed.error()));
+    }
+    entry.name = "application " + entry.application;
+    if (!table.contains("usages")) entry.usages = {Usage::TlsClient};
+    for (const Usage usage : entry.usages)
+      if (usage != Usage::TlsClient && usage != Usage::Digest && usage != Usage::Sign)
+        problem(*table.get("usages"), path + ".usages",
+                fmt::format("'{}' is not for applications: they see what is declared for them, and may be given "
+                            "tls-client, digest and sign",
+                            broker::text(usage)));
+    out_.grants.push_back(std::move(entry));
   }
 
   const std::string& file_;

@@ -50,7 +50,7 @@ TEST(Grants, GiveWhatTheySayAndNothingElse) {
   EXPECT_NE(nullptr, proxy.find(Usage::TlsClient, "com.apple.managed.vpn.shared"));
   EXPECT_EQ(nullptr, proxy.find(Usage::TlsClient, "other"));
   EXPECT_EQ(nullptr, proxy.find(Usage::Sign));
-  EXPECT_FALSE(proxy.sees("other"));
+  EXPECT_FALSE(proxy.sees("other", "id"));
   const Error refusal = proxy.refusal(Usage::Sign);
   EXPECT_EQ(Reason::NotEntitled, refusal.reason);
   EXPECT_THAT(refusal.message, HasSubstr("'sign'"));
@@ -128,9 +128,9 @@ usages = "sign"
                           HasSubstr("10-a.toml:11: grant[1].sha256: must be 64"),
                           HasSubstr("10-a.toml:10: grant[1].user: there is no user"),
                           HasSubstr("10-a.toml:13: grant[1].accept[0]: 'not-traced' must always hold"),
-                          HasSubstr("10-a.toml:14: grant[1].access-groups: must not be empty"),
                           HasSubstr("10-a.toml:12: grant[1].signatures-per-minute: must be a number"),
-                          HasSubstr("10-a.toml:8: grant[1]: sha256 and owner speak about an executable")));
+                          HasSubstr("10-a.toml:8: grant[1]: sha256 and owner speak about an executable"),
+                          HasSubstr("10-a.toml:14: grant[1].access-groups: must not be empty")));
 }
 
 TEST(Grants, RefuseWhatWouldBindNothing) {
@@ -189,7 +189,60 @@ TEST(GrantTable, ShippedGrantsLoad) {
       parseGrants(asText(*file), "10-wayleave.toml",
                   {{"program-dir", "/usr/lib/wayleave"}, {"proxy-user", "64103"}, {"management-user", "64102"}});
   for (const GrantProblem& problem : set.problems) ADD_FAILURE() << describe(problem);
-  ASSERT_EQ(3u, set.grants.size());
+  EXPECT_GE(set.grants.size(), 3u);  // proxyd, managementd, the administrator
+}
+
+TEST(Applications, GiveTheDeclaredIdentitiesToTheDescribedProgram) {
+  constexpr std::string_view kEntry = R"x(
+[[application]]
+identifier = "com.example.agent (TEAM123456)"
+executable = "/opt/agent"
+user = 1000
+)x";
+  GrantSet set = parseGrants(kEntry, "10-a.toml", {});
+  ASSERT_TRUE(set.problems.empty()) << describe(set.problems.front());
+  EXPECT_EQ(std::set<Usage>{Usage::TlsClient}, set.grants.front().usages) << "the least that mutual TLS needs";
+  const auto all = std::make_shared<const std::vector<Grant>>(std::move(set.grants));
+  const auto declared = std::make_shared<const std::vector<localapi::DeclaredApplication>>(
+      std::vector<localapi::DeclaredApplication>{
+          {"com.example.agent", "d1", {{"client", "id-1"}, {"both", "id-1"}}},
+          {"com.example.agent (TEAM123456)", "d2", {{"both", "id-2"}}},
+          {"com.example.agent (OTHER)", "d3", {{"client", "id-3"}}}});
+  const Entitlements agent(all, flawless("/opt/agent"), declared);
+  EXPECT_TRUE(agent.any());
+  EXPECT_TRUE(agent.isApplication());
+  EXPECT_NE(nullptr, agent.find(Usage::TlsClient, "any group", "id-1"));
+  EXPECT_NE(nullptr, agent.find(Usage::TlsClient, "any group", "id-2"));
+  EXPECT_EQ(nullptr, agent.find(Usage::TlsClient, "any group", "id-3"));
+  EXPECT_EQ(nullptr, agent.find(Usage::TlsClient, "any group"));
+  EXPECT_EQ(nullptr, agent.find(Usage::TlsClient));
+  EXPECT_EQ(nullptr, agent.find(Usage::Sign, "any group", "id-1"));
+  EXPECT_FALSE(agent.sees("any group", "id-3"));
+  const auto provisions = agent.provisions();
+  ASSERT_EQ(2u, provisions.size());
+  EXPECT_EQ("id-1", provisions[1].identity) << "of two declarations with one name the first counts";
+  const Entitlements stranger(all, flawless("/opt/agent", 1001), declared);
+  EXPECT_FALSE(stranger.any());
+  EXPECT_EQ(Reason::CallerUnverified, stranger.refusal(Usage::TlsClient).reason);
+  EXPECT_TRUE(stranger.provisions().empty());
+}
+
+TEST(Applications, AreRefusedWithLineAndKey) {
+  EXPECT_THAT(problemsOf(R"(
+[[application]]
+identifier = "not an identifier"
+user = 1
+)"),
+              ElementsAre(HasSubstr("10-a.toml:3: application[0].identifier:")));
+  EXPECT_THAT(problemsOf("[[application]]\nuser = 1\n"), ElementsAre(HasSubstr("application[0].identifier")));
+  EXPECT_THAT(problemsOf("[[application]]\nidentifier = 'a.b'\n"), ElementsAre(HasSubstr("describes every caller")));
+  EXPECT_THAT(problemsOf("[[application]]\nidentifier = 'a.b'\nuser = 1\naccess-groups = '*'\n"),
+              ElementsAre(HasSubstr("application[0].access-groups: is not a key of an application")));
+  EXPECT_THAT(problemsOf("[[application]]\nidentifier = 'a.b'\nuser = 1\nusages = 'manage'\n"),
+              ElementsAre(HasSubstr("'manage' is not for applications")));
+  EXPECT_THAT(problemsOf("[[grant]]\nname = 'x'\nidentifier = 'a.b'\nuser = 1\nusages = 'inspect'\n"),
+              ElementsAre(HasSubstr("grant[0].identifier: is not a key of a grant")));
+  EXPECT_THAT(problemsOf("application = 1\n"), ElementsAre(HasSubstr("must be written as [[application]]")));
 }
 
 }  // namespace

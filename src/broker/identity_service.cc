@@ -40,6 +40,7 @@ std::string_view mediaType(std::string_view contentType) {
 const std::vector<IdentityService::Route>& IdentityService::routes() {
   using Self = IdentityService;
   constexpr std::string_view kWhole = "!";
+  constexpr std::string_view kRest = "*";
   static const std::vector<Route> table = {
       {"GET", "/v1/status", kWhole, "status", Place::Clerk, &Self::status},
       {"GET", "/v1/tpm", kWhole, "tpm", Place::Slow, &Self::describeTpm},
@@ -54,6 +55,10 @@ const std::vector<IdentityService::Route>& IdentityService::routes() {
       {"GET", "/v1/audit", kWhole, "audit", Place::Slow, &Self::auditTail},
       {"POST", "/v1/audit/verify", kWhole, "audit", Place::Slow, &Self::auditVerify},
       {"POST", "/v1/grants/reload", kWhole, "grants", Place::Clerk, &Self::grantsReload},
+      {"PUT", "/v1/applications", kWhole, "applications", Place::Clerk, &Self::declareApplications},
+      {"GET", "/v1/applications", kWhole, "applications", Place::Clerk, &Self::showApplications},
+      {"GET", "/v1/application/identities", kWhole, "application", Place::Clerk, &Self::followApplication},
+      {"GET", "/v1/application/identities/", kRest, "application", Place::Clerk, &Self::applicationIdentity},
       {"GET", "/v1/installations", kWhole, "installations", Place::Clerk, &Self::pendingInstallations},
       {"POST", "/v1/installations/", "/pkcs12", "import", Place::Slow, &Self::importPkcs12},
       {"POST", "/v1/installations/", "/keys", "create-key", Place::Slow, &Self::createKey},
@@ -63,6 +68,9 @@ const std::vector<IdentityService::Route>& IdentityService::routes() {
       {"DELETE", "/v1/installations/", "", "abort", Place::Clerk, &Self::abortInstallation},
       {"POST", "/v1/keys/", "/attest", "attest", Place::Slow, &Self::attestKey},
       {"POST", "/v1/keys/", "/sign-request", "sign-request", Place::Clerk, &Self::signRequest},
+      {"POST", "/v1/keys/", "/scep-signer", "scep-signer", Place::Clerk, &Self::makeScepSigner},
+      {"POST", "/v1/keys/", "/sign-scep", "sign-scep", Place::Clerk, &Self::signScepMessage},
+      {"POST", "/v1/keys/", "/open-scep", "open-scep", Place::Clerk, &Self::openScepReply},
       {"POST", "/v1/identities/", "/certificate", "renew", Place::Clerk, &Self::renewCertificate},
       {"DELETE", "/v1/profiles/", "/identities", "remove", Place::Clerk, &Self::removeProfile},
       {"POST", "/v1/attestation/begin", kWhole, "attestation-begin", Place::Slow, &Self::beginAk},
@@ -73,12 +81,17 @@ const std::vector<IdentityService::Route>& IdentityService::routes() {
 }
 
 IdentityService::IdentityService(ServiceParts parts)
-    : parts_(std::move(parts)), clerks_(kClerks, kMostWaiting), slow_(1, kMostSlowWaiting) {}
+    : parts_(std::move(parts)),
+      applications_(parts_.store),
+      streams_([this](const std::string& identity) { return versionOf(identity); }),
+      clerks_(kClerks, kMostWaiting), slow_(1, kMostSlowWaiting),
+      signing_(parts_.signing) {}
 
 IdentityService::~IdentityService() { stop(); }
 
 void IdentityService::stop() {
   watchers_.closeAll();
+  streams_.closeAll();
   clerks_.stop();
   slow_.stop();
 }
@@ -94,6 +107,9 @@ void IdentityService::handle(localapi::Request request, std::shared_ptr<localapi
     std::string_view subject;
     if (route.after == "!") {
       if (path != route.before) continue;
+    } else if (route.after == "*") {
+      if (path.size() <= route.before.size() || !path.starts_with(route.before)) continue;
+      subject = path.substr(route.before.size());
     } else {
       if (path.size() <= route.before.size() + route.after.size() || !path.starts_with(route.before) ||
           !path.ends_with(route.after))
@@ -129,7 +145,7 @@ void IdentityService::serve(const CallPtr& call, const Route& route) {
                                 : Result<Verdict>(fail(Reason::CallerUnverified, "the caller is not known"));
   if (!verdict) return refuse(call, verdict.error());
   call->verdict = std::move(*verdict);
-  call->entitled.emplace(parts_.grants.current(), call->verdict);
+  call->entitled.emplace(parts_.grants.current(), call->verdict, applications_.current());
   switch (route.place) {
     case Place::Clerk: return (this->*route.run)(call);
     case Place::Slow:
@@ -287,7 +303,10 @@ void IdentityService::recordRefusal(const Call& call, const Error& error, const 
 
 std::vector<GrantProblem> IdentityService::reloadGrants() {
   std::vector<GrantProblem> problems = parts_.grants.reload();
-  if (problems.empty()) watchers_.closeAll();
+  if (problems.empty()) {
+    watchers_.closeAll();
+    streams_.closeAll();
+  }
   return problems;
 }
 

@@ -21,6 +21,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "broker/application_streams.h"
+#include "broker/applications.h"
 #include "broker/audit.h"
 #include "broker/caller.h"
 #include "broker/grants.h"
@@ -42,6 +44,7 @@ struct ServiceParts {  // all outlive the service
   AuditLog& audit;
   const Clock& clock;
   std::string auditFolder;
+  SigningLimits signing = {};
 };
 
 class IdentityService {
@@ -103,7 +106,13 @@ class IdentityService {
   void signTls(const CallPtr& call);
   void signMessage(const CallPtr& call);
   void signRequest(const CallPtr& call);
+  // service_scep.cc
+  void makeScepSigner(const CallPtr& call);
+  void signScepMessage(const CallPtr& call);
+  void openScepReply(const CallPtr& call);
   struct Signature;
+  // For the three: the grant, the key that the path names, and the one member of the body; nullopt after having refused.
+  std::optional<Signature> scepUse(const CallPtr& call, const char* member, std::string_view usage);
   void sign(const CallPtr& call, Signature signature);
   void signatureDone(const CallPtr& call, const Signature& signature, Result<Bytes> result);
   std::optional<keychain::IdentityRecord> usableIdentity(const CallPtr& call, ByteView reference);
@@ -127,6 +136,21 @@ class IdentityService {
   void storeAkChain(const CallPtr& call);
   void announceRemoved(const std::vector<keychain::IdentityRecord>& before, const std::vector<std::string>& removed);
 
+  // service_application.cc
+  void declareApplications(const CallPtr& call);
+  void showApplications(const CallPtr& call);
+  void followApplication(const CallPtr& call);
+  void applicationIdentity(const CallPtr& call);
+  // Is the caller an application of the grants? False after having refused.
+  bool needApplication(const CallPtr& call);
+  // As refuse(), and which of ManagedApp's three errors it is.
+  void refuseApplication(const CallPtr& call, const Error& error);
+  std::optional<std::string> versionOf(const std::string& identity);
+  // To watchers and applications.
+  void announce(std::string kind, const keychain::IdentityRecord& identity);
+  // The identity a reference names for this caller.
+  Result<keychain::IdentityRecord> resolveFor(const Call& call, ByteView reference);
+
   // The identity as this caller may see it; `whole` adds the chain.
   nlohmann::json view(const keychain::IdentityRecord& record, bool whole);
   AuditEntry entryFor(const Call& call, std::string event) const;
@@ -138,6 +162,8 @@ class IdentityService {
 
   ServiceParts parts_;
   Watchers watchers_;
+  ApplicationTable applications_;
+  ApplicationStreams streams_;
   std::mutex bucketsMutex_;
   std::map<std::string, TokenBucket> signatureBuckets_;
   std::map<uid_t, TokenBucket> refusalBuckets_;

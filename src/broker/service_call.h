@@ -20,10 +20,25 @@ struct IdentityService::Call {
 
 struct IdentityService::Route {
   std::string_view method;
-  std::string_view before, after;  // the path is before + subject + after; without a subject when `after` is "!"
+  std::string_view before, after;  // the path is before + subject + after; without a subject when `after` is "!"; "*": the subject is the rest, slashes and all
   std::string_view event;
   Place place;
   Method run;
+};
+
+// One use of a private key, on its way through that key's queue.
+struct IdentityService::Signature {
+  keychain::KeyRecord key;
+  std::optional<keychain::IdentityRecord> identity;  // none: for managementd, which names a key
+  std::string grant;
+  std::string_view usage;
+  keys::SignatureScheme scheme = keys::SignatureScheme::EcdsaSecp256r1Sha256;
+  Bytes content;
+  bool isDigest = false;
+  Steady deadline{};
+  // In place of signing `content`, and of answering {"signature"}; may be empty.
+  std::function<Result<Bytes>(keys::PrivateKey&)> work = {};
+  std::function<nlohmann::json(const Bytes&)> render = {};
 };
 
 // Answers when a library's result is an error; true when the caller may go on.

@@ -239,7 +239,7 @@ void IdentityService::announceRemoved(const std::vector<keychain::IdentityRecord
   for (const keychain::IdentityRecord& identity : before) {
     if (std::ranges::find(removed, identity.id) == removed.end()) continue;
     parts_.keys.forget(identity.keyId);
-    watchers_.announce("identity-removed", identity.id, identity.reference, identity.accessGroup);
+    announce("identity-removed", identity);
   }
 }
 
@@ -260,7 +260,7 @@ void IdentityService::commitInstallation(const CallPtr& call) {
   announceRemoved(*before, done->removed);
   for (const std::string& id : done->added)
     if (const Result<keychain::IdentityRecord> added = parts_.store.identity(id))
-      watchers_.announce("identity-added", id, added->reference, added->accessGroup);
+      announce("identity-added", *added);
   answer(call, {{"added", done->added}, {"removed", done->removed}});
 }
 
@@ -299,7 +299,7 @@ void IdentityService::renewCertificate(const CallPtr& call) {
   entry.identity = after->id;
   entry.label = after->label;
   if (!record(call, std::move(entry))) return;
-  watchers_.announce("identity-renewed", after->id, after->reference, after->accessGroup);
+  announce("identity-renewed", *after);
   answer(call, view(*after, true));
 }
 

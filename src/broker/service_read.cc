@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <set>
 
 #include "base/osstatus.h"
 #include "broker/service_call.h"
@@ -63,6 +64,10 @@ void IdentityService::status(const CallPtr& call) {
                          {"queued", signing.queued},
                          {"longestSeconds", signing.longestSeconds}};
     out["watchers"] = watchers_.count();
+    const Declared declared = applications_.current();
+    out["applications"] = {{"declared", declared->size()},
+                           {"unmatched", unmatched(*declared, *parts_.grants.current())},
+                           {"streams", streams_.count()}};
     json problems = json::array();
     for (const GrantProblem& problem : parts_.grants.problems()) problems.push_back(describe(problem));
     out["grants"] = {{"count", parts_.grants.current()->size()}, {"problems", std::move(problems)}};
@@ -72,12 +77,18 @@ void IdentityService::status(const CallPtr& call) {
 }
 
 void IdentityService::list(const CallPtr& call) {
-  if (need(call, Usage::List) == nullptr) return;
+  // An application lists what is declared for it; the names it could follow anyway.
+  const bool application = call->entitled->isApplication();
+  if (!application && need(call, Usage::List) == nullptr) return;
   const Result<std::vector<keychain::IdentityRecord>> all = parts_.store.identities();
   if (!parsed(call, all)) return;
+  std::set<std::string, std::less<>> own;
+  if (application)
+    for (const localapi::DeclaredApplication::Item& item : call->entitled->provisions()) own.insert(item.identity);
   json identities = json::array();
   for (const keychain::IdentityRecord& record : *all)
-    if (call->entitled->find(Usage::List, record.accessGroup) != nullptr) identities.push_back(view(record, false));
+    if (own.contains(record.id) || call->entitled->find(Usage::List, record.accessGroup) != nullptr)
+      identities.push_back(view(record, false));
   answer(call, {{"identities", std::move(identities)}});
 }
 
@@ -85,7 +96,7 @@ void IdentityService::show(const CallPtr& call) {
   if (!call->entitled->any()) return refuseEntitlement(call, call->entitled->refusal(Usage::List));
   const Result<keychain::IdentityRecord> record = parts_.store.identity(call->subject);
   // What the caller may not see is as if it were not there; what is staged is there for managementd alone.
-  const bool visible = record && call->entitled->sees(record->accessGroup) &&
+  const bool visible = record && call->entitled->sees(record->accessGroup, record->id) &&
                        (record->state != keychain::IdentityState::Staged ||
                         call->entitled->find(Usage::Manage, record->accessGroup) != nullptr);
   if (!visible)
@@ -100,9 +111,9 @@ void IdentityService::resolve(const CallPtr& call) {
   if (!content) return;
   const Result<Bytes> reference = localapi::bytesFromJson(*content, "reference");
   if (!parsed(call, reference)) return;
-  const Result<keychain::IdentityRecord> record = parts_.store.resolve(*reference);
+  const Result<keychain::IdentityRecord> record = resolveFor(*call, *reference);
   if (!parsed(call, record)) return;
-  if (!call->entitled->sees(record->accessGroup))
+  if (!call->entitled->sees(record->accessGroup, record->id))
     return refuseEntitlement(call,
                              {Reason::NotEntitled, "no grant of this caller covers the identity behind this reference",
                               "its access group must stand in the grant: `wayleave identity show` as root names it",

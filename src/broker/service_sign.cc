@@ -33,23 +33,12 @@ Steady deadlineIn(const Clock& clock, std::chrono::milliseconds time) {
 
 }  // namespace
 
-struct IdentityService::Signature {
-  keychain::KeyRecord key;
-  std::optional<keychain::IdentityRecord> identity;  // none: a certification request
-  std::string grant;
-  std::string_view usage;
-  keys::SignatureScheme scheme = keys::SignatureScheme::EcdsaSecp256r1Sha256;
-  Bytes content;
-  bool isDigest = false;
-  Steady deadline{};
-};
-
 std::optional<keychain::IdentityRecord> IdentityService::usableIdentity(const CallPtr& call, ByteView reference) {
   if (!call->entitled->any()) {
     refuseEntitlement(call, call->entitled->refusal(Usage::TlsClient));
     return std::nullopt;
   }
-  Result<keychain::IdentityRecord> found = parts_.store.resolve(reference);
+  Result<keychain::IdentityRecord> found = resolveFor(*call, reference);
   if (!parsed(call, found)) return std::nullopt;
   return std::move(*found);
 }
@@ -78,7 +67,7 @@ void IdentityService::signTls(const CallPtr& call) {
   std::optional<keychain::IdentityRecord> identity = usableIdentity(call, request->request.reference);
   if (!identity) return;
   const Usage usage = request->request.tls13 ? Usage::TlsClient : Usage::Digest;
-  const Grant* grant = call->entitled->find(usage, identity->accessGroup);
+  const Grant* grant = call->entitled->find(usage, identity->accessGroup, identity->id);
   if (grant == nullptr) return refuseEntitlement(call, call->entitled->refusal(usage), &*identity);
   const Result<keys::SignatureScheme> scheme = keys::parseScheme(request->request.scheme);
   if (!parsed(call, scheme)) return;
@@ -103,7 +92,7 @@ void IdentityService::signMessage(const CallPtr& call) {
   if (!parsed(call, request)) return;
   std::optional<keychain::IdentityRecord> identity = usableIdentity(call, request->reference);
   if (!identity) return;
-  const Grant* grant = call->entitled->find(Usage::Sign, identity->accessGroup);
+  const Grant* grant = call->entitled->find(Usage::Sign, identity->accessGroup, identity->id);
   if (grant == nullptr) return refuseEntitlement(call, call->entitled->refusal(Usage::Sign), &*identity);
   const Result<keys::SignatureScheme> scheme = keys::parseScheme(request->scheme);
   if (!parsed(call, scheme)) return;
@@ -161,10 +150,11 @@ void IdentityService::sign(const CallPtr& call, Signature signature) {
       {.key = shared->key.id,
        .caller = std::hash<std::string>{}(fmt::format("{}\n{}", call->verdict.uid, call->verdict.executable)),
        .deadline = shared->deadline,
-       .abandoned = [peer = call->request.peer] { return hasGone(*peer); },
+       .abandoned = [call] { return call->responder->gone() || hasGone(*call->request.peer); },
        .work = [this, shared]() -> Result<Bytes> {
          Result<std::shared_ptr<keys::PrivateKey>> key = parts_.keys.open(shared->key);
          if (!key) return propagate(key.error());
+         if (shared->work) return shared->work(**key);
          return shared->isDigest ? (*key)->signDigest(shared->scheme, shared->content, shared->deadline)
                                  : (*key)->sign(shared->scheme, shared->content, shared->deadline);
        },
@@ -193,7 +183,7 @@ void IdentityService::signatureDone(const CallPtr& call, const Signature& signat
       markLost(*signature.identity, result.error());
     return refuse(call, result.error());
   }
-  answer(call, localapi::bytesJson("signature", *result));
+  answer(call, signature.render ? signature.render(*result) : localapi::bytesJson("signature", *result));
   if (signature.identity && !signature.identity->previousChain.empty())
     if (const Status confirmed = parts_.store.confirmCertificate(signature.identity->id); !confirmed)
       log::failure("renewed certificate not confirmed", confirmed.error(), {{"identity", signature.identity->id}});
@@ -203,7 +193,7 @@ void IdentityService::markLost(const keychain::IdentityRecord& identity, const E
   log::failure("identity lost", why, {{"identity", identity.id}, {"label", identity.label}});
   if (const Status set = parts_.store.setState(identity.id, keychain::IdentityState::Lost, describe(why)); !set)
     return log::failure("identity could not be marked lost", set.error(), {{"identity", identity.id}});
-  watchers_.announce("identity-lost", identity.id, identity.reference, identity.accessGroup);
+  announce("identity-lost", identity);
 }
 
 void IdentityService::examineTpmKeys() {
@@ -228,7 +218,7 @@ void IdentityService::examineTpmKeys() {
         continue;
       if (const Status back = parts_.store.setState(identity.id, keychain::IdentityState::Active, ""); !back) continue;
       log::info("identity is back", {{"identity", identity.id}, {"label", identity.label}});
-      watchers_.announce("identity-added", identity.id, identity.reference, identity.accessGroup);
+      announce("identity-added", identity);
     }
   });
 }

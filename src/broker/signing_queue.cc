@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
@@ -78,6 +79,9 @@ struct SigningQueue::State : std::enable_shared_from_this<State> {
   }
 
   void submit(SigningRequest request);
+  // Takes out of `line` what nobody waits for any more: callers that hang up and ask again must not fill the queue with
+  // their ghosts.
+  std::vector<JobPtr> sweep(KeyQueue& queue, std::deque<JobPtr>& line);
   void work(const std::string& key, KeyQueue& queue);
   void runTimer();
   void startThread(std::function<void()> body) {
@@ -91,15 +95,34 @@ struct SigningQueue::State : std::enable_shared_from_this<State> {
   }
 };
 
+std::vector<JobPtr> SigningQueue::State::sweep(KeyQueue& queue, std::deque<JobPtr>& line) {
+  std::vector<JobPtr> swept;
+  std::erase_if(line, [&](const JobPtr& job) {
+    if (!job->request.abandoned || !job->request.abandoned() || !claim(job)) return false;
+    dropDeadline(job);
+    swept.push_back(job);
+    return true;
+  });
+  queue.queued -= swept.size();
+  counts.queued -= swept.size();
+  counts.abandoned += swept.size();
+  return swept;
+}
+
 void SigningQueue::State::submit(SigningRequest request) {
   const Steady now = std::chrono::steady_clock::now();
   auto job = std::make_shared<Job>();
   job->request = std::move(request);
   job->submitted = now;
   std::unique_lock lock(mutex);
+  std::vector<JobPtr> ghosts;
+  const auto bury = [&] {  // without the lock: done() is the caller's code
+    for (const JobPtr& ghost : ghosts) ghost->request.done(fail(Reason::Cancelled, "the caller has gone"));
+  };
   const auto refuse = [&](Reason reason, std::string message, std::string hint) {
     ++counts.refused;
     lock.unlock();
+    bury();
     job->request.done(fail(reason, std::move(message), std::move(hint)));
   };
   if (stopping) return refuse(Reason::Cancelled, "the daemon is stopping", {});
@@ -108,6 +131,11 @@ void SigningQueue::State::submit(SigningRequest request) {
   std::unique_ptr<KeyQueue>& slot = keys[job->request.key];
   if (!slot) slot = std::make_unique<KeyQueue>();
   KeyQueue& queue = *slot;
+  if (queue.queued >= limits.perKey || (queue.callers.contains(job->request.caller) &&
+                                        queue.callers[job->request.caller].size() >= limits.perCaller)) {
+    for (auto& [caller, line] : queue.callers) std::ranges::move(sweep(queue, line), std::back_inserter(ghosts));
+    std::erase_if(queue.callers, [](const auto& entry) { return entry.second.empty(); });
+  }
   if (queue.queued >= limits.perKey)
     return refuse(Reason::Busy, fmt::format("{} signatures already wait for this key", queue.queued),
                   "the key is slow or asked too often; reuse connections and resume TLS sessions");
@@ -127,6 +155,8 @@ void SigningQueue::State::submit(SigningRequest request) {
     queue.hasThread = true;
     startThread([this, key = job->request.key, &queue] { work(key, queue); });
   }
+  lock.unlock();
+  bury();
 }
 
 void SigningQueue::State::work(const std::string& key, KeyQueue& queue) {

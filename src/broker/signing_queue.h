@@ -18,16 +18,19 @@
 namespace wayleave::broker {
 
 struct SigningLimits {
-  // At 200 ms a signature the last of 64 waits 13 s: later ones are better told at once.
-  size_t perKey = 64;
-  size_t perCaller = 16;
+  // As many as the server holds connections, and as many as one user may have by default: whoever may connect may wait
+  // until his deadline. What one caller asks delays no other: callers take turns.
+  size_t perKey = 512;
+  size_t perCaller = 64;
 };
 
 struct SigningRequest {
   std::string key;      // id
   uint64_t caller = 0;  // who takes turns: the caller's user id, for example
   Steady deadline{};
-  std::function<bool()> abandoned;          // has the caller gone? asked just before signing; may be empty
+  // Has the caller gone? Asked just before signing, and of those that wait when there is no room; must not block; may be
+  // empty.
+  std::function<bool()> abandoned;
   std::function<Result<Bytes>()> work;      // signs; runs on the key's thread
   std::function<void(Result<Bytes>)> done;  // exactly once, on any thread, maybe within submit(); must not block
 };

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include <future>
 #include <mutex>
 #include <semaphore>
@@ -135,6 +137,36 @@ TEST(SigningQueue, SkipsCallersThatHaveGone) {
   queue.submit(std::move(gone));
   EXPECT_EQ(Reason::Cancelled, answer->future.get().error().reason);
   EXPECT_FALSE(signedAnyway);
+}
+
+TEST(SigningQueue, CallersThatHangUpDoNotFillIt) {
+  Gate gate;
+  SigningQueue queue({.perKey = 4, .perCaller = 3});
+  auto running = std::make_shared<Answer>();
+  queue.submit(request("k", 1, in(30s), [&] { return gate.pass(); }, running));
+  gate.awaitEntered();
+  std::atomic<bool> gone = false;
+  std::vector<std::shared_ptr<Answer>> ghosts;
+  std::atomic<int> worked = 0;
+  const auto ask = [&](uint64_t caller) {
+    auto answer = std::make_shared<Answer>();
+    SigningRequest made = request("k", caller, in(30s), [&] { return ++worked, Bytes{1}; }, answer);
+    made.abandoned = [&gone, caller] { return gone && caller == 1; };
+    queue.submit(std::move(made));
+    return answer;
+  };
+  for (int index = 0; index < 3; ++index) ghosts.push_back(ask(1));
+  const auto waits = ask(2);
+  gone = true;
+  const auto fresh = ask(3);
+  for (const auto& ghost : ghosts) EXPECT_EQ(Reason::Cancelled, ghost->future.get().error().reason);
+  EXPECT_EQ(3u, queue.statistics().abandoned);
+  EXPECT_EQ(2u, queue.statistics().queued);
+  gate.open(1);
+  EXPECT_TRUE(running->future.get());
+  EXPECT_TRUE(waits->future.get());
+  EXPECT_TRUE(fresh->future.get());
+  EXPECT_EQ(2, worked);
 }
 
 TEST(SigningQueue, EndsWithAnswersForEveryone) {

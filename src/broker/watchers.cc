@@ -14,7 +14,7 @@ constexpr size_t kRemembered = 256;
 }  // namespace
 
 bool Watchers::send(const Watcher& watcher, const Event& event) {
-  if (!watcher.entitled.sees(event.accessGroup)) return watcher.stream->isOpen();
+  if (!watcher.entitled.sees(event.accessGroup, event.event.identity)) return watcher.stream->isOpen();
   return watcher.stream->send(localapi::dump(localapi::toJson(event.event)));
 }
 
@@ -39,13 +39,17 @@ Status Watchers::add(std::shared_ptr<localapi::EventStream> stream, Entitlements
   return {};
 }
 
-void Watchers::announce(std::string kind, const std::string& identity, const Bytes& reference,
-                        const std::string& accessGroup) {
+void Watchers::announce(std::string kind, const keychain::IdentityRecord& identity) {
   const std::lock_guard lock(mutex_);
-  Event event{{++sequence_, std::move(kind), identity, reference}, accessGroup};
+  Event event{{++sequence_, std::move(kind), identity.id, identity.reference}, identity.accessGroup};
   std::erase_if(watchers_, [&](const Watcher& watcher) { return !send(watcher, event); });
   recent_.push_back(std::move(event));
   if (recent_.size() > kRemembered) recent_.pop_front();
+}
+
+void Watchers::redeclare(const Declared& declared) {
+  const std::lock_guard lock(mutex_);
+  for (Watcher& watcher : watchers_) watcher.entitled.redeclare(declared);
 }
 
 void Watchers::closeAll() {

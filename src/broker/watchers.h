@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "broker/grants.h"
+#include "keychain/store.h"
 #include "localapi/identity_client.h"
 #include "localapi/server.h"
 
@@ -23,8 +24,10 @@ class Watchers {
 
   // Sends what happened after `since`, as far as it is remembered, then everything that happens. Errors: Busy.
   Status add(std::shared_ptr<localapi::EventStream> stream, Entitlements entitled, uid_t uid, uint64_t since);
-  // For callers that may see `accessGroup`.
-  void announce(std::string kind, const std::string& identity, const Bytes& reference, const std::string& accessGroup);
+  // For callers that may see the identity.
+  void announce(std::string kind, const keychain::IdentityRecord& identity);
+  // What is declared for applications is another set now.
+  void redeclare(const Declared& declared);
   void closeAll();
   size_t count();
   // Is there room for another stream of this user?

@@ -13,6 +13,7 @@
 // take is the handler's business.
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -249,10 +250,17 @@ void Session::disarm() {
 }
 
 // Once per connection, whatever else is read or written: the kernel reports the other end's close(), not its shutdown()
-// of one direction. What the connection still carries is dealt with where it is read and written.
+// of one direction. What the connection still carries is dealt with where it is read and written. A wait may end for
+// nothing (Asio recycles its record of a descriptor, and an event of the connection before can still be under way in it),
+// so the socket itself is asked.
 void Session::watchHangUp() {
   socket_.async_wait(Socket::wait_error, [self = shared_from_this()](const error_code& error) {
-    if (!error) self->gone_ = true;
+    if (error || self->closed_) return;
+    pollfd poller{self->socket_.native_handle(), 0, 0};
+    if (::poll(&poller, 1, 0) > 0 && (poller.revents & (POLLHUP | POLLERR)) != 0)
+      self->gone_ = true;
+    else
+      self->watchHangUp();
   });
 }
 

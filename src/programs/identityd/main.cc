@@ -153,7 +153,8 @@ Result<bool> run(const Options& options, std::span<char> title) {
                                    .grants = grants,
                                    .audit = **audit,
                                    .clock = clock,
-                                   .auditFolder = options.stateFolder});
+                                   .auditFolder = options.stateFolder,
+                                   .signing = {.perCaller = options.connectionsPerUser}});
   if (Status recorded = (*audit)->append({.event = "start", .outcome = "OK", .detail = WAYLEAVE_VERSION}); !recorded)
     log::failure("the audit log cannot be written: nothing will be signed", recorded.error());
 
