@@ -84,6 +84,10 @@ void identities(const json& all, Wall now, std::vector<Problem>& out) {
   const json& service = member(all, "identity");
   if (textOf(member(service, "tpm"), "state") == "lockout")
     out.push_back({true, "the TPM is locked after wrong authorizations", "wayleave doctor says for how long"});
+  for (const json& name : arrayOf(member(service, "applications"), "unmatched"))
+    if (name.is_string())
+      out.push_back({false, "application " + printable(name.get<std::string>()) + " is declared, and no program here is it",
+                     "write an [[application]] entry into grants.d: wayleave caller check PID"});
   for (const json& problem : arrayOf(member(service, "grants"), "problems"))
     out.push_back({false, "grants: " + (problem.is_string() ? printable(problem.get<std::string>()) : printable(problem.dump())), "correct the file, then wayleave grants reload"});
 }
