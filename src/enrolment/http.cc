@@ -84,6 +84,10 @@ CURLcode onContext(CURL*, void* context, void* user) noexcept {
   return CURLE_SSL_CERTPROBLEM;
 }
 
+int onProgress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) noexcept {
+  return static_cast<const std::stop_token*>(user)->stop_requested() ? 1 : 0;
+}
+
 class CurlHttp final : public Http {
  public:
   explicit CurlHttp(HttpOptions options) : options_(std::move(options)) {
@@ -135,6 +139,11 @@ class CurlHttp final : public Http {
       curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
       curl_easy_setopt(curl, CURLOPT_POSTFIELDS, reinterpret_cast<const char*>(request.body.data()));
     }
+    if (options_.stop.stop_possible()) {
+      curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+      curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, onProgress);
+      curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &options_.stop);
+    }
     if (options_.onlyTheseAnchors) curl_easy_setopt(curl, CURLOPT_CAPATH, nullptr);
     ClientCertificate certificate{options_.identity ? &*options_.identity : nullptr, std::nullopt};
     if (options_.identity) {
@@ -149,6 +158,7 @@ class CurlHttp final : public Http {
       code = curl_easy_perform(curl);
       if (code != CURLE_OK && options_.identity && !certificate.error) certificate.error = tls::takeSignError();
     }
+    if (code == CURLE_ABORTED_BY_CALLBACK) return fail(Reason::Cancelled, request.url + ": the daemon is stopping");
     if (certificate.error) return withContext(*certificate.error, request.url);
     if (receiver.tooLarge)
       return fail(Reason::BadInput, fmt::format("{}: the answer is larger than {} bytes", request.url, options_.maxBodyBytes));

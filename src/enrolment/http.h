@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,7 @@ struct HttpOptions {
   bool onlyTheseAnchors = false;  // pinning: the system's store does not count
   // TLS client authentication; the signatures are asked of ClientIdentity::sign, on the calling thread.
   std::optional<tls::ClientIdentity> identity = {};
+  std::stop_token stop = {};  // requested: an exchange under way ends within a second, as Cancelled
   bool allowPlainHttp = false;  // SCEP protects its messages itself and real servers use plain HTTP
 };
 std::unique_ptr<Http> makeHttp(HttpOptions options);

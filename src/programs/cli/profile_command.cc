@@ -2,14 +2,13 @@
 
 #include <unistd.h>
 
-#include <thread>
-
 #include <fmt/format.h>
 
 #include "base/file.h"
 #include "commands.h"
 #include "localapi/json_reader.h"
 #include "localapi/url.h"
+#include "progress.h"
 #include "table.h"
 
 namespace wayleave::cli {
@@ -60,35 +59,6 @@ void printProfile(const json& profile) {
     for (const json& finding : arrayOf(profile, "findings")) printFinding(finding);
   }
 }
-
-// What managementd says while it enrols, on a line that the result overwrites; only for a terminal.
-class Progress {
- public:
-  explicit Progress(const Context& context) {
-    if (!context.json && isatty(STDERR_FILENO) == 1) {
-      thread_ = std::jthread([client = context.client("management")](const std::stop_token& stop) {
-        const auto onLine = [](std::string_view line) {
-          const Result<json> event = localapi::parseJson(line);
-          if (event && textOf(*event, "event") == "install-progress")
-            fmt::print(stderr, "\r\033[K{}", textOf(*event, "message"));
-          return true;
-        };
-        (void)client.follow("/v1/watch", onLine, stop);
-      });
-    }
-  }
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
-  ~Progress() {
-    if (!thread_.joinable()) return;
-    thread_.request_stop();
-    thread_.join();
-    fmt::print(stderr, "\r\033[K");
-  }
-
- private:
-  std::jthread thread_;
-};
 
 void install(Context& context, const std::string& file) {
   Result<Bytes> profile = readProfile(file);

@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "enrolment/mdm/client.h"
+#include "enrolment/mdm/service_machine.h"
 #include "enrolment/payload_enroller.h"
 #include "enrolment/renewal_service.h"
 #include "localapi/identity_client.h"
@@ -31,6 +33,8 @@ struct Options {
   std::string logLevel = "info";
   // How often due renewals are looked for. A certificate that lives an hour is renewed after half of it.
   int renewalInterval = 60;
+  // How often an MDM server is asked for commands: there is no push.
+  int mdmPollInterval = 300;
 };
 
 std::string folderOf(const std::string& path) {
@@ -78,6 +82,17 @@ Status serve(const Options& options, const sigset_t& signals) {
   if (!enroller) return propagate(enroller.error());
   // Declared before the server, whose handler calls into it: destruction runs backwards.
   management::Service service(**store, *agent, enroller->get(), clock, {.administrators = administrators});
+  enrolment::mdm::ServiceMachine machine(service, **store);
+  // Here, where DMI and the machine-id can still be read.
+  Result<enrolment::mdm::Device> device = enrolment::mdm::readDevice();
+  Result<std::unique_ptr<enrolment::mdm::Client>> mdm =
+      device ? enrolment::mdm::Client::open({machine, *agent, clock, *device, options.stateDir + "/mdm.json"},
+                                            {.pollEvery = std::chrono::seconds{options.mdmPollInterval}})
+             : propagate(device.error());
+  if (mdm)
+    service.onEnrolment((*mdm)->hooks());
+  else
+    log::failure("this machine cannot be enrolled with an MDM server", mdm.error());
   Result<std::unique_ptr<localapi::Server>> server = localapi::Server::listen(
       options.socket, 0666,
       [&service](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
@@ -93,6 +108,7 @@ Status serve(const Options& options, const sigset_t& signals) {
       std::chrono::seconds{options.renewalInterval});
   service.onRenew([&renewals] { return renewals.renewNow(true); });
   service.start();
+  if (mdm) (*mdm)->start();
   (*server)->start();
   log::info("serving", {{"socket", options.socket}, {"version", WAYLEAVE_VERSION}});
   localapi::tellServiceManager("READY=1");
@@ -103,6 +119,7 @@ Status serve(const Options& options, const sigset_t& signals) {
   localapi::tellServiceManager("STOPPING=1");
   // First the renewals are told, then what they wait for in the service is let go, and the service waits for both.
   renewals.requestStop();
+  if (mdm) (*mdm)->requestStop();
   service.stop();
   return {};
 }
@@ -116,6 +133,8 @@ int run(int argc, char** argv) {
   app.add_option("--identity-socket", options.identitySocket, "the socket of wayleave-identityd")->capture_default_str();
   app.add_option("--admin-group", options.adminGroup, "whose members may change profiles")->capture_default_str();
   app.add_option("--renewal-interval", options.renewalInterval, "seconds between looks for identities that are due for renewal")
+      ->check(CLI::Range(1, 86'400))->capture_default_str();
+  app.add_option("--mdm-poll-interval", options.mdmPollInterval, "seconds between asking an MDM server for commands")
       ->check(CLI::Range(1, 86'400))->capture_default_str();
   app.add_option("--log-level", options.logLevel, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
