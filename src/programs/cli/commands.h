@@ -14,8 +14,10 @@ void addIdentityCommand(CLI::App& app, Context& context);
 void addStatusCommand(CLI::App& app, Context& context);
 void addFlowsCommand(CLI::App& app, Context& context);
 void addSignCommand(CLI::App& app, Context& context);
+void addEnrollCommand(CLI::App& app, Context& context);  // enroll, unenroll, wake
 void addRenewCommand(CLI::App& app, Context& context);
 void addCallerCommand(CLI::App& app, Context& context);  // caller, grants
+void addApplicationCommand(CLI::App& app, Context& context);
 void addAuditCommand(CLI::App& app, Context& context);
 void addDoctorCommand(CLI::App& app, Context& context);
 void addProbeCommand(CLI::App& app, Context& context);

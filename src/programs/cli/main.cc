@@ -45,10 +45,12 @@ int run(int argc, char** argv) {
   addStatusCommand(app, context);
   addFlowsCommand(app, context);
   addSignCommand(app, context);
+  addEnrollCommand(app, context);
   addRenewCommand(app, context);
   int explained = 0;
   addExplainCommand(app, explained);
   addCallerCommand(app, context);
+  addApplicationCommand(app, context);
   addAuditCommand(app, context);
   addDoctorCommand(app, context);
   addProbeCommand(app, context);
