@@ -189,7 +189,14 @@ TEST(GrantTable, ShippedGrantsLoad) {
       parseGrants(asText(*file), "10-wayleave.toml",
                   {{"program-dir", "/usr/lib/wayleave"}, {"proxy-user", "64103"}, {"management-user", "64102"}});
   for (const GrantProblem& problem : set.problems) ADD_FAILURE() << describe(problem);
-  EXPECT_GE(set.grants.size(), 3u);  // proxyd, managementd, the administrator
+  EXPECT_GE(set.grants.size(), 4u);  // proxyd, managementd, the administrator
+  // managementd signs with nothing but the identity of the enrolment.
+  for (const Grant& grant : set.grants) {
+    if (grant.user != std::optional<uid_t>(64102)) continue;
+    const bool mdm = grant.name == "wayleave-managementd (MDM)";
+    EXPECT_EQ(mdm, !grant.everyAccessGroup && grant.accessGroups == std::set<std::string>{"com.apple.managed.mdm"}) << grant.name;
+    EXPECT_EQ(mdm ? (std::set{Usage::TlsClient, Usage::Sign}) : (std::set{Usage::Manage, Usage::List}), grant.usages) << grant.name;
+  }
 }
 
 TEST(Applications, GiveTheDeclaredIdentitiesToTheDescribedProgram) {

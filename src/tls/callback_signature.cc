@@ -36,7 +36,10 @@ struct SignContext {
 
 SignContext* contextOf(void* raw) { return static_cast<SignContext*>(raw); }
 
-Hash parseHash(std::string_view name) {
+// Names of algorithms have no case in OpenSSL: CMS writes "sha256".
+Hash parseHash(std::string_view spelling) {
+  std::string name(spelling.substr(0, 16));
+  for (char& c : name) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
   if (name == "SHA256" || name == "SHA2-256" || name == "SHA-256") return Hash::Sha256;
   if (name == "SHA384" || name == "SHA2-384" || name == "SHA-384") return Hash::Sha384;
   if (name == "SHA512" || name == "SHA2-512" || name == "SHA-512") return Hash::Sha512;
