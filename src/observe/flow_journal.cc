@@ -1,8 +1,14 @@
 #include "observe/flow_journal.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace wayleave::observe {
+namespace {
+
+constexpr std::chrono::milliseconds kGather{10};
+
+}  // namespace
 
 FlowJournal::FlowJournal(Options options) : options_(std::move(options)) {
   for (size_t i = 0; i < options_.workers; ++i) queues_.push_back(std::make_unique<Queue>());
@@ -58,6 +64,9 @@ void FlowJournal::run() {
   std::vector<FlowRecord> batch;
   for (bool last = false; !last;) {
     pending_.wait(false);
+    // Whoever queues meanwhile finds the flag up and wakes nobody: at thousands of short flows a second a wake-up for each
+    // would cost more than the record.
+    if (!stopping_) std::this_thread::sleep_for(kGather);
     last = stopping_;  // read before the flag goes down: what was queued before the stop is still written
     pending_ = false;
     for (const auto& queue : queues_) {

@@ -368,7 +368,7 @@ void Flow::end(Reason outcome, std::string error) {
   if (state_ == State::Ended) return;
   state_ = State::Ended;
   worker_.deadlines().disarm(*this);
-  worker_.poller().remove(client_.borrow(), *this);
+  worker_.poller().forget(*this);
   pending_.reset();
   if (outcome != Reason::Completed) {
     const linger reset{.l_onoff = 1, .l_linger = 0};

@@ -25,6 +25,10 @@ Status Poller::add(int descriptor, Watcher& watcher) {
 
 void Poller::remove(int descriptor, Watcher& watcher) {
   ::epoll_ctl(epoll_.native_handle(), EPOLL_CTL_DEL, descriptor, nullptr);
+  forget(watcher);
+}
+
+void Poller::forget(Watcher& watcher) {
   for (size_t i = next_; i < count_; ++i)
     if (batch_[i].data.ptr == &watcher) batch_[i].data.ptr = nullptr;
 }

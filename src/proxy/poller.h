@@ -38,6 +38,8 @@ class Poller {
   Status add(int descriptor, Watcher& watcher);
   // Must be called before the descriptor is closed or the watcher destroyed; no onReady() follows.
   void remove(int descriptor, Watcher& watcher);
+  // The same for a descriptor that is closed right after and that nothing else refers to: the kernel then forgets it itself.
+  void forget(Watcher& watcher);
 
  private:
   void wait();

@@ -1,5 +1,7 @@
 #include "proxy/worker.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <boost/asio/post.hpp>
 
@@ -9,6 +11,8 @@ namespace wayleave::proxy {
 namespace {
 
 constexpr int kWorkerBits = 8;  // of a flow's id: unique across workers without asking anyone
+// Fewer flows than this leave too little behind to look for it.
+constexpr size_t kTrimFlows = 256;
 
 }  // namespace
 
@@ -113,7 +117,18 @@ void Worker::clearLater() {
     clearPosted_ = false;
     std::vector<std::unique_ptr<Flow>> dead;
     dead.swap(graveyard_);
+    dead.clear();
+    returnMemory();
   });
+}
+
+// What closed flows owned lies free in the heap, in between what lives: the kernel gets it back only when asked. That takes
+// milliseconds, so it is done when most of the flows of a peak have gone, not as they go.
+void Worker::returnMemory() {
+  peakFlows_ = std::max(peakFlows_, flows_.size());
+  if (peakFlows_ < kTrimFlows || flows_.size() > peakFlows_ / 8) return;
+  peakFlows_ = flows_.size();
+  ::malloc_trim(0);
 }
 
 void Worker::onFlow(capture::CapturedFlow captured) {
@@ -123,6 +138,7 @@ void Worker::onFlow(capture::CapturedFlow captured) {
   const uint64_t id = (++lastFlow_ << kWorkerBits) | options_.index;
   auto* flow = new Flow(*this, std::move(captured), id);  // owned by flows_ until bury() hands it to the graveyard
   flows_.push_back(*flow);
+  peakFlows_ = std::max(peakFlows_, flows_.size());
   flow->start();
 }
 

@@ -88,6 +88,7 @@ class Worker final : private capture::FlowHandler {
   void onFlow(capture::CapturedFlow flow) override;
   void onStarved(int error) override;
   void clearLater();
+  void returnMemory();
 
   WorkerOptions options_;
   observe::FlowJournal& journal_;
@@ -101,6 +102,7 @@ class Worker final : private capture::FlowHandler {
   std::vector<capture::Endpoint> ownListeners_;
   std::vector<std::shared_ptr<Route>> routes_;
   Flows flows_;
+  size_t peakFlows_ = 0;  // since memory was last given back
   std::vector<Flow*> waiting_;  // for their next turn
   std::vector<std::unique_ptr<Flow>> graveyard_;
   bool turnPosted_ = false, clearPosted_ = false;
