@@ -1,9 +1,9 @@
 // wayleave-bench-gateway: the far end of a measured chain in one process, gateway and origin, as cheap as it can be made, so that
 // the proxy under test is the limit and not what stands behind it. bench/rig.py puts a real HAProxy in its place for comparison.
 //
-//   --port P --certificate PEM --key PEM --client-ca PEM
+//   --port P --certificate PEM --key PEM --client-ca PEM [--no-tickets]
 //
-// TLS 1.3, a client certificate demanded, tickets given. By ALPN HTTP/2 (nghttp2), otherwise what the first bytes are: a CONNECT,
+// TLS 1.3, a client certificate demanded, tickets given unless told otherwise. By ALPN HTTP/2 (nghttp2), otherwise what the first bytes are: a CONNECT,
 // which is answered 200, or a flow at once. A flow begins with one command byte, as in load.cc: D sends without end, U swallows, P
 // answers each KiB with a KiB. Ciphertext moves in batches of 256 KiB like in the proxy itself.
 
@@ -330,7 +330,7 @@ class Connection {
   bool established_ = false, answered_ = false, over_ = false, broken_ = false;
 };
 
-SSL_CTX* makeContext(const std::string& certificate, const std::string& key, const std::string& clientCa) {
+SSL_CTX* makeContext(const std::string& certificate, const std::string& key, const std::string& clientCa, bool tickets) {
   SSL_CTX* context = SSL_CTX_new(TLS_server_method());
   SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
@@ -338,6 +338,10 @@ SSL_CTX* makeContext(const std::string& certificate, const std::string& key, con
       SSL_CTX_load_verify_locations(context, clientCa.c_str(), nullptr) != 1)
     stop("certificates");
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  if (!tickets) {
+    SSL_CTX_set_num_tickets(context, 0);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+  }
   constexpr std::string_view kId = "bench";
   SSL_CTX_set_session_id_context(context, asBytes(kId).data(), kId.size());
   SSL_CTX_set_alpn_select_cb(
@@ -420,6 +424,8 @@ int main(int argc, char** argv) {
   app.add_option("--certificate", certificate)->required();
   app.add_option("--key", key)->required();
   app.add_option("--client-ca", clientCa)->required();
+  bool noTickets = false;
+  app.add_flag("--no-tickets", noTickets);
   CLI11_PARSE(app, argc, argv);
-  wayleave::serve(port, wayleave::makeContext(certificate, key, clientCa));
+  wayleave::serve(port, wayleave::makeContext(certificate, key, clientCa, !noTickets));
 }

@@ -202,7 +202,7 @@ base {{ log_debug = off; log_info = off; daemon = off; redirector = iptables; re
 redsocks {{ local_ip = 127.0.0.1; local_port = {port}; listenq = 4096; ip = 127.0.0.1; port = {port + 50}; type = http-connect; }}
 """)
         (self.work / f"{name}.nft").write_text(
-            f"table ip redsocks {{ chain out {{ type nat hook output priority -100; ip daddr 10.88.0.20 tcp dport 9 redirect to :{port} }} }}\n")
+            f"table ip redsocks {{\n chain out {{\n  type nat hook output priority -100;\n  ip daddr 10.88.0.20 tcp dport 9 redirect to :{port}\n }}\n}}\n")
         self.machine.inside("device", "nft", "-f", self.work / f"{name}.nft")
         self.process(name, PROXY_CORE, "redsocks", "-c", self.work / f"{name}.conf")
         return [name, *behind]
@@ -224,6 +224,8 @@ redsocks {{ local_ip = 127.0.0.1; local_port = {port}; listenq = 4096; ip = 127.
         runtime = folder / "run"
         command = ["taskset", "-c", PROXY_CORE, lab.BIN / "wayleave", "run", "--runtime-dir", runtime, "--state-dir", folder / "state",
                    "--log-level", "error", "--proxy-arg=--workers=1", *arguments]
+        if "--grants-dir" not in arguments:
+            command += ["--grants-dir", lab.ROOT / "packaging/grants.d"]
         if port is not None:
             command += ["--proxy-arg=--no-capture", f"--proxy-arg=--listen=127.0.0.1:{port}", "--proxy-arg=--target=10.88.0.10:9"]
         if lab.real_root():
