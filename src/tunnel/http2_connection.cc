@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 
 namespace wayleave::tunnel {
@@ -9,6 +10,11 @@ namespace {
 
 // From here on the kernel gets its part while we frame the rest.
 constexpr size_t kFlushEarlyBytes = WorkerBuffers::kBatchBytes / 2;
+// For how long tiny writes are gathered: a thousand frames a second at most, and nothing that a person or a protocol of
+// questions and answers notices.
+constexpr std::chrono::milliseconds kGather{1};
+// A full window is everyday life in a bulk transfer: it opens again within a round trip.
+constexpr std::chrono::milliseconds kClogged{300};
 
 }  // namespace
 
@@ -18,9 +24,13 @@ Http2Connection::Http2Connection(boost::asio::io_context& io, Http2Pool& pool, c
       buffers_(options.buffers),
       pingInterval_(options.pingInterval),
       pingTimeout_(options.pingTimeout),
+      answerPatience_(options.answerPatience),
       idleRelease_(options.idleRelease),
+      spareRelease_(options.spareRelease),
       session_(*this, *buffers_),
-      timer_(io) {}
+      timer_(io),
+      later_(io),
+      patience_(io) {}
 
 Http2Connection::~Http2Connection() {
   if (link_) link_->close();
@@ -68,7 +78,8 @@ void Http2Connection::onBatchEnd() {
   const auto self = shared_from_this();
   if (over_) return;
   heard_ = Steady::clock::now();
-  if (!std::exchange(heardOnce_, true) && pool_ != nullptr) pool_->connectionHasRoom(*this);
+  const bool trustedAgain = std::exchange(distrusted_, false);
+  if ((!std::exchange(heardOnce_, true) || trustedAgain) && pool_ != nullptr) pool_->connectionHasRoom(*this);
   link_->flush();
   closeWhenDone();
 }
@@ -95,6 +106,20 @@ void Http2Connection::wantTurn() {
   });
 }
 
+void Http2Connection::wantTurnLater() {
+  if (turnPosted_ || turnPlanned_) return;
+  const Steady due = lastTurn_ + kGather;
+  if (due <= Steady::clock::now()) return wantTurn();
+  turnPlanned_ = true;
+  later_.expires_at(due);
+  later_.async_wait([weak = weak_from_this()](const boost::system::error_code& code) {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->turnPlanned_ = false;
+    if (!code) self->takeTurn();
+  });
+}
+
 void Http2Connection::takeTurn() {
   if (over_ || !ready_) return;
   if (auto turned = session_.turn(); !turned) {
@@ -102,6 +127,7 @@ void Http2Connection::takeTurn() {
     return;
   }
   if (over_) return;
+  lastTurn_ = Steady::clock::now();
   link_->flush();
   closeWhenDone();
 }
@@ -121,6 +147,14 @@ void Http2Connection::streamsChanged() {
   if (pool_ != nullptr && !session_.draining()) pool_->connectionHasRoom(*this);
 }
 
+void Http2Connection::windowClosed(bool closed) {
+  const bool wasClogged = clogged();
+  closedSince_ = closed ? std::optional(Steady::clock::now()) : std::nullopt;
+  if (wasClogged && pool_ != nullptr) pool_->connectionHasRoom(*this);
+}
+
+bool Http2Connection::clogged() const { return closedSince_ && Steady::clock::now() - *closedSince_ > kClogged; }
+
 // ---- Ends.
 
 void Http2Connection::stopAccepting() {
@@ -139,6 +173,8 @@ void Http2Connection::end(const Error& why, bool sayGoodbye) {
   if (std::exchange(over_, true)) return;
   const auto self = shared_from_this();
   timer_.cancel();
+  later_.cancel();
+  patience_.cancel();
   if (link_ && link_->established()) {
     if (sayGoodbye) {
       session_.goAway();
@@ -156,6 +192,42 @@ void Http2Connection::end(const Error& why, bool sayGoodbye) {
   pool_ = pool;
   session_.failAll(why, crossed);
   pool_ = nullptr;
+}
+
+// ---- Requests that wait for their answer.
+
+void Http2Connection::request(std::shared_ptr<OpenRequest> request) {
+  const int32_t id = session_.request(std::move(request));
+  if (id < 0) return;
+  const Steady now = Steady::clock::now();
+  asked_.push_back({now, id});
+  awaitAnswers();
+  // After silence the path may be dead. A living gateway answers this at once, however long the target takes.
+  if (now - heard_ >= answerPatience_) probe();
+}
+
+void Http2Connection::awaitAnswers() {
+  while (!asked_.empty() && session_.unanswered(asked_.front().id) == nullptr) asked_.pop_front();
+  if (asked_.empty() || patient_ || over_) return;
+  patient_ = true;
+  patience_.expires_at(asked_.front().at + answerPatience_);
+  patience_.async_wait([weak = weak_from_this()](const boost::system::error_code& code) {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->patient_ = false;
+    if (code) return;
+    const Steady due = Steady::clock::now() - self->answerPatience_;
+    while (!self->asked_.empty() && self->asked_.front().at <= due) {
+      const Asked asked = self->asked_.front();
+      self->asked_.pop_front();
+      // Whatever was answered after it was asked later: then it is the target that takes its time.
+      if (self->over_ || self->pool_ == nullptr || !self->session_.unanswered(asked.id) ||
+          self->session_.newestAnswered() > asked.id)
+        continue;
+      self->pool_->requestIgnored(*self, asked.id, self->heard_ < asked.at);
+    }
+    self->awaitAnswers();
+  });
 }
 
 // ---- Liveness and idleness.
@@ -177,7 +249,8 @@ void Http2Connection::onTimer() {
         false);
     return;
   }
-  if (session_.streams() == 0 && now >= idleSince_ + idleRelease_) {
+  const bool spare = pool_ != nullptr && pool_->connectionIsSpare(*this);
+  if (session_.streams() == 0 && now >= idleSince_ + (spare ? std::min(spareRelease_, idleRelease_) : idleRelease_)) {
     end({Reason::IdleTimeout, "the connection was idle", {}}, true);
     return;
   }

@@ -10,6 +10,9 @@ namespace {
 
 // A gateway that gives every stream back is not asked for ever.
 constexpr int kMaxRetries = 2;
+// A gateway may be configured anew, and a conclusion may be wrong.
+constexpr std::chrono::minutes kRememberServed{10};
+constexpr std::chrono::minutes kPauseSuspicion{1};
 
 }  // namespace
 
@@ -34,6 +37,7 @@ std::unique_ptr<Opener::Pending> Http2Opener::open(const Target& target, StreamE
 }
 
 void Http2Opener::carry(std::shared_ptr<OpenRequest> request) {
+  if (served_ < Http2Session::kMaxStreams && Steady::clock::now() >= servedUntil_) serveAtMost(Http2Session::kMaxStreams);
   const auto free = std::ranges::find_if(connections_, [](const auto& connection) { return connection->accepts(); });
   if (free != connections_.end()) {
     (*free)->request(std::move(request));
@@ -124,6 +128,7 @@ void Http2Opener::connectionReady(Http2Connection& connection) {
   connections_.push_back(connection.shared_from_this());
   dialling_.reset();
   if (std::exchange(outdated_, false)) connection.stopAccepting();
+  connection.serveAtMost(served_);
   assignWaiting();
 }
 
@@ -159,6 +164,43 @@ void Http2Opener::retryRequest(std::shared_ptr<OpenRequest> request, const Error
     request->complete(std::unexpected(why));
   else
     carry(std::move(request));
+}
+
+bool Http2Opener::connectionIsSpare(const Http2Connection& connection) const {
+  return std::ranges::any_of(connections_, [&](const auto& other) { return other.get() != &connection && other->accepts(); });
+}
+
+// ---- Gateways that serve fewer streams at once than they say: Apache httpd takes 100 and serves six to begin with.
+
+// What it serves is what it has answered and not ended. The other connection is the test of it: if the request gets no answer
+// there either, its target is slow and nothing was learned. A gateway that says nothing at all is another case: then it is
+// the connection that may be dead, which PING finds out about, and the request need not wait for that.
+void Http2Opener::requestIgnored(Http2Connection& connection, int32_t id, bool silent) {
+  const auto request = connection.unanswered(id);
+  const Steady now = Steady::clock::now();
+  if (silent) {
+    connection.distrust();
+  } else if (request->moved()) {
+    suspectAgain_ = now + kPauseSuspicion;
+    serveAtMost(Http2Session::kMaxStreams);
+    return;
+  } else {
+    const size_t answered = connection.answeredStreams();
+    if (answered == 0 || now < suspectAgain_) return;
+    servedUntil_ = now + kRememberServed;
+    connection.serveAtMost(answered);
+    serveAtMost(std::min(served_, answered));
+  }
+  if (request->moved()) return;
+  request->setMoved();
+  connection.withdraw(id);
+  carry(request);
+}
+
+void Http2Opener::serveAtMost(size_t streams) {
+  if (std::exchange(served_, streams) == streams) return;
+  for (const auto& connection : connections_) connection->serveAtMost(streams);
+  if (!waiting_.empty()) assignWaiting();
 }
 
 // ---- Ends.

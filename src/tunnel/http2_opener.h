@@ -43,10 +43,13 @@ class Http2Opener final : public Opener, private Http2Pool, private Carrier {
   void connectionIsHttp1(Http2Connection& connection, std::shared_ptr<Link> link) override;
   void connectionGone(Http2Connection& connection, const Error& why) override;
   void retryRequest(std::shared_ptr<OpenRequest> request, const Error& why) override;
+  void requestIgnored(Http2Connection& connection, int32_t id, bool silent) override;
+  bool connectionIsSpare(const Http2Connection& connection) const override;
   // Carrier, of those who wait for a connection
   void abandonRequest() override {}
   Error lateness() const override;
 
+  void serveAtMost(size_t streams);
   void dial();
   void dialFailed(const Error& why);
   void assignWaiting();
@@ -60,6 +63,11 @@ class Http2Opener final : public Opener, private Http2Pool, private Carrier {
   std::vector<std::shared_ptr<Http2Connection>> connections_;  // ready ones, and draining ones until they end
   std::shared_ptr<Http2Connection> dialling_;
   bool resolving_ = false;
+  // What the gateway was seen to serve at once on a connection, whatever it says; until when; and when to look again after
+  // it was the target that was slow.
+  size_t served_ = Http2Session::kMaxStreams;
+  Steady servedUntil_{};
+  Steady suspectAgain_{};
   bool outdated_ = false;  // drain() came during the dial
   std::deque<std::shared_ptr<OpenRequest>> waiting_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

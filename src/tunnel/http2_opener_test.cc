@@ -433,6 +433,27 @@ TEST_F(Http2, ReleasesAnIdleConnection) {
   openAndWait(opener, again);
 }
 
+TEST_F(Http2, ReleasesTheConnectionsOfAPeakAndKeepsOne) {
+  Http2Behaviour behaviour;
+  behaviour.maxStreams = 1;
+  const auto gateway = gatewayThat(behaviour);
+  OpenerOptions made = options(gateway->port());
+  made.buffers = std::make_shared<WorkerBuffers>();
+  made.pingInterval = 20ms;
+  made.spareRelease = 30ms;
+  Http2Opener opener(io_, std::move(made));
+  {
+    Tunnel first, second, third;
+    for (Tunnel* tunnel : {&first, &second, &third}) openAndWait(opener, *tunnel);
+    EXPECT_EQ(opener.connections(), 3u);
+    runFor(150ms);
+    EXPECT_EQ(opener.connections(), 3u) << "in use";
+  }
+  runUntil([&] { return opener.connections() == 1; });
+  runFor(150ms);
+  EXPECT_EQ(opener.connections(), 1u) << "the next flow needs no handshake";
+}
+
 TEST_F(Http2, WarmsUpBeforeTheFirstFlow) {
   const auto gateway = gatewayThat({});
   const auto opener = openerTo(gateway->port());

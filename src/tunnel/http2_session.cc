@@ -18,6 +18,8 @@ constexpr size_t kSmallQueueBytes = 2048;  // one small block of a ByteQueue
 // DATA frames we are ready to take in one piece. Gateways that send 16 KiB frames lose nothing.
 constexpr uint32_t kMaxFrameBytes = 256 * 1024;
 constexpr size_t kRecordBytes = 16 * 1024;
+// Below this a write is tiny: as a frame, its nine bytes of head and a record's 22 would be most of it.
+constexpr size_t kTinyBytes = 64;
 
 class Http2StreamHandle final : public Stream {
  public:
@@ -142,7 +144,10 @@ struct Http2Callbacks {
     Http2Session& self = of(user);
     self.owed_ += length;
     Http2Stream* stream = streamOf(session, id);
-    if (stream != nullptr) self.note({stream->shared_from_this(), Http2Session::What::Data, {data, length}});
+    if (stream != nullptr) {
+      stream->tinyWritten = false;
+      self.note({stream->shared_from_this(), Http2Session::What::Data, {data, length}});
+    }
     return 0;
   }
 
@@ -153,9 +158,11 @@ struct Http2Callbacks {
     return 0;
   }
 
-  static int onSent(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+  static int onSent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
     // nghttp2 judges the peer: the reason is in the last complaint.
     if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) of(user).violated_ = true;
+    if (frame->hd.type == NGHTTP2_HEADERS)
+      if (Http2Stream* stream = streamOf(session, frame->hd.stream_id)) stream->left = true;
     return 0;
   }
 
@@ -258,7 +265,13 @@ Status Http2Session::receive(std::span<uint8_t> bytes) {
     return std::unexpected(protocolError());
   }
   releaseConnection();
-  if (std::exchange(windowsMoved_, false)) wakeBlocked();
+  if (std::exchange(windowsMoved_, false)) {
+    if (windowClosed_ && nghttp2_session_get_remote_window_size(session_.get()) > 0) {
+      windowClosed_ = false;
+      host_.windowClosed(false);
+    }
+    wakeBlocked();
+  }
   if (over_) return {};
   return pump();
 }
@@ -320,10 +333,10 @@ bool Http2Session::accepts() const {
   if (draining_ || over_) return false;
   const uint32_t allowed =
       std::min(kMaxStreams, nghttp2_session_get_remote_settings(session_.get(), NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS));
-  return streams_.size() < allowed && nghttp2_session_check_request_allowed(session_.get()) != 0;
+  return streams_.size() < std::min<size_t>(allowed, served_) && nghttp2_session_check_request_allowed(session_.get()) != 0;
 }
 
-void Http2Session::request(std::shared_ptr<OpenRequest> asked) {
+int32_t Http2Session::request(std::shared_ptr<OpenRequest> asked) {
   auto stream = std::make_shared<Http2Stream>(*this, asked);
   asked->carryBy(stream.get());
   const nghttp2_nv head[] = {field(":method", "CONNECT"), field(":authority", asked->authority())};
@@ -336,11 +349,29 @@ void Http2Session::request(std::shared_ptr<OpenRequest> asked) {
     asked->carryBy(nullptr);
     draining_ = true;  // no stream ids left: another connection has some
     host_.retry(std::move(asked), {Reason::GatewayClosed, "no stream to be had on this connection", {}});
-    return;
+    return id;
   }
   stream->id = id;
   streams_.emplace(id, std::move(stream));
   host_.wantTurn();
+  return id;
+}
+
+std::shared_ptr<OpenRequest> Http2Session::unanswered(int32_t id) const {
+  const auto found = streams_.find(id);
+  return found == streams_.end() ? nullptr : found->second->request;
+}
+
+std::shared_ptr<OpenRequest> Http2Session::withdraw(int32_t id) {
+  auto request = unanswered(id);
+  if (!request) return nullptr;
+  request->carryBy(nullptr);
+  abandon(*streams_.find(id)->second);
+  return request;
+}
+
+size_t Http2Session::answeredStreams() const {
+  return static_cast<size_t>(std::ranges::count_if(streams_, [](const auto& each) { return !each.second->request; }));
 }
 
 void Http2Session::ping() {
@@ -365,6 +396,7 @@ void Http2Session::forget(Http2Stream& stream) {
   stream.session = nullptr;
   nghttp2_session_set_stream_user_data(session_.get(), stream.id, nullptr);
   streams_.erase(stream.id);
+  adjustWindows();
 }
 
 void Http2Session::failAll(const Error& why, bool retryUnanswered) {
@@ -419,6 +451,7 @@ void Http2Session::tellAnswer(const std::shared_ptr<Http2Stream>& stream) {
   auto request = std::exchange(stream->request, nullptr);
   if (!request) return;
   answered_ = true;
+  newestAnswered_ = std::max(newestAnswered_, stream->id);
   if (stream->status <= 299) {
     request->complete(std::make_unique<Http2StreamHandle>(stream));
     return;
@@ -461,6 +494,18 @@ void Http2Session::hold(Http2Stream& stream, std::span<const ByteView> parts, si
     append(stream.held, part.subspan(over));
     held_ += part.size() - over;
   }
+  adjustWindows();
+}
+
+// What is under way when a window shrinks still comes: at most the connection's window. Streams that took more than the
+// new window have a negative one until their owner reads.
+void Http2Session::adjustWindows() {
+  if (over_ || (narrow_ ? held_ >= kNarrowAtBytes / 4 : held_ <= kNarrowAtBytes)) return;
+  narrow_ = !narrow_;
+  const nghttp2_settings_entry window{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+                                      static_cast<uint32_t>(narrow_ ? kNarrowWindow : kStreamWindow)};
+  nghttp2_submit_settings(session_.get(), NGHTTP2_FLAG_NONE, &window, 1);
+  host_.wantTurn();
 }
 
 void Http2Session::tellEnd(const std::shared_ptr<Http2Stream>& stream) {
@@ -524,9 +569,11 @@ void Http2Session::deliverHeld(const std::shared_ptr<Http2Stream>& stream) {
     const size_t taken = stream->events.onData(lent);
     if (stream->session == nullptr) {
       if (!over_) held_ -= lent.size();  // it was lent when forget() counted
+      adjustWindows();
       return;
     }
     held_ -= taken;
+    adjustWindows();
     consumed(*stream, taken);
     if (taken < lent.size()) {
       lent.erase(lent.begin(), lent.begin() + static_cast<ptrdiff_t>(taken));
@@ -549,10 +596,14 @@ void Http2Session::deliverHeld(const std::shared_ptr<Http2Stream>& stream) {
 
 // ---- Writing.
 
+// Many gateways give the connection no more than one stream (nghttpx: 65,535 bytes each) and give nothing back before the
+// target took it, so one target that stops reading stops its siblings. Leaving them a share does not help: such gateways give
+// back when half of a window was taken, and not before. So new tunnels go elsewhere while the window stays closed.
 size_t Http2Session::capacity(Http2Stream& stream) {
   if (stream.finishing || over_) return 0;
-  const int64_t window = std::min(nghttp2_session_get_stream_remote_window_size(session_.get(), stream.id),
-                                  nghttp2_session_get_remote_window_size(session_.get()));
+  const int64_t ofConnection = nghttp2_session_get_remote_window_size(session_.get());
+  if (ofConnection <= 0 && !std::exchange(windowClosed_, true)) host_.windowClosed(true);
+  const int64_t window = std::min<int64_t>(nghttp2_session_get_stream_remote_window_size(session_.get(), stream.id), ofConnection);
   const int64_t free = std::min<int64_t>(window - static_cast<int64_t>(stream.small.size()),
                                          static_cast<int64_t>(host_.sendRoom()));
   if (free > 0) return static_cast<size_t>(free);
@@ -563,6 +614,9 @@ size_t Http2Session::capacity(Http2Stream& stream) {
 size_t Http2Session::write(Http2Stream& stream, ByteView bytes) {
   size_t taken = std::min(bytes.size(), capacity(stream));
   if (taken == 0) return 0;
+  // As Nagle has it, but for a moment only: after one tiny write others are gathered until something comes back.
+  const bool tiny = bytes.size() < kTinyBytes;
+  const bool mayWait = std::exchange(stream.tinyWritten, tiny) && tiny && stream.small.size() < kSmallQueueBytes / 2;
   if (taken < kDirectBytes && stream.small.size() + taken <= kSmallQueueBytes) {
     stream.small.append(bytes.first(taken));
     markDirty(stream);
@@ -574,7 +628,10 @@ size_t Http2Session::write(Http2Stream& stream, ByteView bytes) {
     stream.direct = {};
   }
   if (stream.session != nullptr && taken < bytes.size()) block(stream);
-  host_.wantTurn();
+  if (mayWait)
+    host_.wantTurnLater();
+  else
+    host_.wantTurn();
   return taken;
 }
 
@@ -587,8 +644,11 @@ void Http2Session::finishWriting(Http2Stream& stream) {
 void Http2Session::abandon(Http2Stream& stream) {
   if (stream.session == nullptr) return;
   stream.request.reset();
-  if (nghttp2_session_find_stream(session_.get(), stream.id) != nullptr)
+  // A request that has not left yet is taken back by it: it would open a tunnel that nobody ever ends.
+  const bool queued = !stream.left && !stream.unsent;
+  if (queued || nghttp2_session_find_stream(session_.get(), stream.id) != nullptr)
     nghttp2_submit_rst_stream(session_.get(), NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_CANCEL);
+  if (!queued && ++resets_ == kMaxResets) draining_ = true;
   abandoned_.push_back(stream.shared_from_this());  // nghttp2 points to it until the reset is sent
   forget(stream);
   host_.wantTurn();

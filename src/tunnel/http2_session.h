@@ -4,7 +4,8 @@
 // keeps the protocol's rules (header validation, flow control, stream states); this keeps ours:
 //
 //   - A paused stream holds at most its window (4 MiB) and stalls nobody: the connection's window is given back as bytes
-//     arrive, until all that is held passes a limit; only then the whole connection is held back.
+//     arrive. When all that is held passes a limit, the windows of all streams shrink (RFC 9113 section 6.9.2), so that a
+//     hundred paused streams cost what four do; only a gateway that ignores that has its whole connection held back.
 //   - Batches: all that one read brought for a stream is handed over together; small writes of one loop turn leave in one
 //     frame and all frames in full TLS records.
 //   - Nothing of a stream's owner is called from inside nghttp2: what happens is noted and told when nghttp2 has returned.
@@ -54,6 +55,8 @@ struct Http2Stream : Carrier, std::enable_shared_from_this<Http2Stream> {
   bool dirty = false;
   bool blocked = false;
   bool resuming = false;
+  bool left = false;         // its request was sent
+  bool tinyWritten = false;  // our newest write was tiny, and nothing came back since
 };
 
 // What a session needs of its surroundings.
@@ -64,8 +67,10 @@ class Http2Host {
   virtual size_t sendRoom() const = 0;           // 0: wait for Http2Session::drained()
   virtual void wantDrained() = 0;
   virtual void wantTurn() = 0;                   // call turn() once, soon, and flush
+  virtual void wantTurnLater() = 0;              // the same, but more may come: not sooner than a moment after the last turn
   virtual void retry(std::shared_ptr<OpenRequest> request, const Error& why) = 0;  // the gateway did not process it
   virtual void streamsChanged() = 0;             // one ended
+  virtual void windowClosed(bool closed) = 0;    // the gateway takes no more of any stream; or it does again
 };
 
 class Http2Session {
@@ -76,9 +81,16 @@ class Http2Session {
   static constexpr int32_t kConnectionWindow = 16 << 20;
   // All that paused streams hold before the connection itself is held back: eight full streams.
   static constexpr size_t kMaxHeldBytes = 32u << 20;
+  // From here on every stream's window shrinks, to RFC 9113's default; 100 of those are 6.4 MiB. Below a quarter of it they
+  // widen again.
+  static constexpr size_t kNarrowAtBytes = 8u << 20;
+  static constexpr int32_t kNarrowWindow = 65'535;
   // Go: 100, Hyper: 200, RFC 9113's recommended minimum: 100. More flows share one congestion window and one loss.
   static constexpr uint32_t kMaxStreams = 100;
   static constexpr uint32_t kMaxHeadBytes = 16 * 1024;
+  // Streams that we reset before the connection takes no new ones. Gateways count resets as abuse since CVE-2023-44487 and
+  // end the connection with all that is on it: Envoy when half of 500 streams were, nghttp2 after a burst of 1,000.
+  static constexpr size_t kMaxResets = 250;
 
   Http2Session(Http2Host& host, WorkerBuffers& buffers);
   ~Http2Session();
@@ -94,7 +106,13 @@ class Http2Session {
   void drained() { wakeBlocked(); }
 
   bool accepts() const;  // one more request
-  void request(std::shared_ptr<OpenRequest> request);
+  int32_t request(std::shared_ptr<OpenRequest> request);  // the stream's id, negative when there was none to be had
+  // The gateway serves fewer streams at once than it says.
+  void serveAtMost(size_t streams) { served_ = streams; }
+  std::shared_ptr<OpenRequest> unanswered(int32_t id) const;  // nullptr: answered, or over
+  std::shared_ptr<OpenRequest> withdraw(int32_t id);          // unanswered(id), reset at the gateway and nobody's now
+  int32_t newestAnswered() const { return newestAnswered_; }
+  size_t answeredStreams() const;
   size_t streams() const { return streams_.size(); }
   bool draining() const { return draining_; }
   void stopAccepting() { draining_ = true; }
@@ -137,6 +155,7 @@ class Http2Session {
   void consumed(const Http2Stream& stream, size_t bytes);
   void releaseConnection();
   void deliverHeld(const std::shared_ptr<Http2Stream>& stream);
+  void adjustWindows();
   void markDirty(Http2Stream& stream);
   void block(Http2Stream& stream);
   void wakeBlocked();
@@ -157,7 +176,12 @@ class Http2Session {
   size_t staged_ = 0;
   size_t held_ = 0;         // of all streams
   size_t owed_ = 0;         // of the connection's window, while held_ is over its limit
+  size_t served_ = kMaxStreams;
+  size_t resets_ = 0;       // ours
+  int32_t newestAnswered_ = 0;
+  bool narrow_ = false;     // streams' windows
   bool windowsMoved_ = false;
+  bool windowClosed_ = false;  // the gateway's, for the whole connection
   bool telling_ = false;
   bool draining_ = false;
   bool answered_ = false;

@@ -34,8 +34,10 @@ struct Host final : Http2Host {
   size_t sendRoom() const override { return room; }
   void wantDrained() override {}
   void wantTurn() override {}
+  void wantTurnLater() override {}
   void retry(std::shared_ptr<OpenRequest> request, const Error& why) override { request->complete(std::unexpected(why)); }
   void streamsChanged() override {}
+  void windowClosed(bool) override {}
   size_t room = WorkerBuffers::kBatchBytes;
   size_t sent = 0;
 };

@@ -17,31 +17,52 @@ namespace wayleave::tunnel {
 namespace {
 
 struct Host final : Http2Host {
-  void sendBytes(ByteView bytes) override { sent += bytes.size(); }
+  void sendBytes(ByteView bytes) override {
+    sent += bytes.size();
+    append(wire, bytes);
+  }
+  // How many frames of this type went out since the last call.
+  int framesOf(uint8_t type) {
+    int count = 0;
+    for (ByteView rest = wire; rest.size() >= 9;) {
+      const size_t length = size_t{rest[0]} << 16 | size_t{rest[1]} << 8 | rest[2];
+      count += rest[3] == type;
+      rest = rest.subspan(std::min(rest.size(), 9 + length));
+    }
+    wire.clear();
+    return count;
+  }
   size_t sendRoom() const override { return room; }
   void wantDrained() override { ++drainsWanted; }
   void wantTurn() override { ++turnsWanted; }
+  void wantTurnLater() override { ++laterTurnsWanted; }
   void retry(std::shared_ptr<OpenRequest> request, const Error& why) override {
     ++retried;
     request->complete(std::unexpected(why));
   }
   void streamsChanged() override {}
+  void windowClosed(bool closed) override { windowIsClosed = closed; }
   size_t sent = 0;
+  Bytes wire;
   size_t room = WorkerBuffers::kBatchBytes;
   int drainsWanted = 0;
   int turnsWanted = 0;
+  int laterTurnsWanted = 0;
   int retried = 0;
+  bool windowIsClosed = false;
 };
 
 struct Flow final : StreamEvents {
   size_t onData(ByteView bytes) override {
-    received += bytes.size();
     ++deliveries;
+    if (stalled) return 0;
+    received += bytes.size();
     return bytes.size();
   }
   size_t onDataParts(std::span<const ByteView> parts) override {
-    for (const ByteView part : parts) received += part.size();
     ++deliveries;
+    if (stalled) return 0;
+    for (const ByteView part : parts) received += part.size();
     return received;
   }
   void onWritable() override { ++writable; }
@@ -51,6 +72,7 @@ struct Flow final : StreamEvents {
   std::unique_ptr<Opener::Pending> pending;
   std::optional<Error> failure;
   std::optional<Error> closed;
+  bool stalled = false;
   size_t received = 0;
   int deliveries = 0;
   int writable = 0;
@@ -144,6 +166,61 @@ TEST_F(Http2SessionTest, OffersNoCapacityWhileOutputWaits) {
   session_.drained();
   EXPECT_EQ(flow.writable, 1);
   EXPECT_EQ(flow.stream->write(Bytes(5000)), 1000u);
+}
+
+// It used to be sent without a reset: a tunnel at the gateway that nobody ever ended.
+TEST_F(Http2SessionTest, TakesBackARequestThatIsCancelledBeforeItLeft) {
+  Flow flow;
+  host_.framesOf(1);
+  auto request = std::make_shared<OpenRequest>(io_, "a:1", flow, Steady::max(), [](auto) {});
+  flow.pending = request->handle();
+  session_.request(std::move(request));
+  flow.pending.reset();
+  ASSERT_TRUE(session_.turn());
+  const Bytes wire = host_.wire;
+  EXPECT_EQ(host_.framesOf(1), 0) << "HEADERS";
+  host_.wire = wire;
+  EXPECT_EQ(host_.framesOf(3), 0) << "RST_STREAM of a stream that the gateway has never seen";
+  EXPECT_EQ(session_.streams(), 0u);
+  Flow next;
+  this->request(next);
+  ASSERT_TRUE(hear(ok(3)));
+  EXPECT_TRUE(next.stream);
+}
+
+// A hundred programs that stop reading must not stop the others: their windows shrink before the connection's is held back.
+TEST_F(Http2SessionTest, NarrowsTheWindowsWhileMuchIsHeldAndWidensThemAgain) {
+  ASSERT_TRUE(hear(frame(4, 1, 0, {})));  // it knows our window
+  std::vector<Flow> flows(3);
+  for (size_t i = 0; i < flows.size(); ++i) {
+    flows[i].stalled = true;
+    request(flows[i]);
+    ASSERT_TRUE(hear(ok(static_cast<uint32_t>(2 * i + 1))));
+  }
+  host_.framesOf(4);
+  for (int i = 0; i < 3 * 200; ++i) ASSERT_TRUE(hear(frame(0, 0, static_cast<uint32_t>(i % 3) * 2 + 1, Bytes(16'000))));
+  EXPECT_EQ(host_.framesOf(4), 1) << "SETTINGS";
+  for (Flow& flow : flows) {
+    flow.stalled = false;
+    flow.stream->resumeReading();
+  }
+  ASSERT_TRUE(session_.turn());
+  EXPECT_EQ(flows[0].received, 200u * 16'000);
+  EXPECT_EQ(host_.framesOf(4), 1);
+}
+
+TEST_F(Http2SessionTest, GathersTinyWritesUntilSomethingComesBack) {
+  Flow flow;
+  request(flow);
+  ASSERT_TRUE(hear(ok(1)));
+  flow.stream->write(asBytes("a"));
+  EXPECT_EQ(host_.laterTurnsWanted, 0) << "the first goes at once";
+  ASSERT_TRUE(session_.turn());
+  flow.stream->write(asBytes("b"));
+  EXPECT_EQ(host_.laterTurnsWanted, 1);
+  ASSERT_TRUE(hear(frame(0, 0, 1, toBytes(asBytes("answer")))));
+  flow.stream->write(asBytes("c"));
+  EXPECT_EQ(host_.laterTurnsWanted, 1) << "a dialogue waits for nothing";
 }
 
 TEST_F(Http2SessionTest, ReportsWhatBreaksTheProtocol) {

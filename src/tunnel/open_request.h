@@ -38,6 +38,9 @@ class OpenRequest : public std::enable_shared_from_this<OpenRequest> {
   void carryBy(Carrier* carrier) { carrier_ = carrier; }  // nullptr: nobody at the moment
   // For carriers: how often the gateway gave it back unprocessed.
   int countRetry() { return ++retries_; }
+  // Whether it was taken from a connection that did not answer it, to be asked on another.
+  bool moved() const { return moved_; }
+  void setMoved() { moved_ = true; }
 
   // Runs `done`, unless it is not live() any more. On the loop, never from inside open().
   void complete(Result<std::unique_ptr<Stream>> result);
@@ -55,6 +58,7 @@ class OpenRequest : public std::enable_shared_from_this<OpenRequest> {
   boost::asio::steady_timer timer_;
   Carrier* carrier_ = nullptr;
   int retries_ = 0;
+  bool moved_ = false;
 };
 
 }  // namespace wayleave::tunnel

@@ -51,7 +51,12 @@ struct OpenerOptions {
   // A dead peer must be noticed before a user gives up, about 30 s. ztunnel uses the same pair.
   std::chrono::milliseconds pingInterval{10'000};
   std::chrono::milliseconds pingTimeout{20'000};
+  // A gateway that lives but leaves a request unanswered for so long may serve fewer streams at once than it says: the
+  // request is asked again on another connection. Longer than a lost SYN on the gateway's way to the target, which costs 1 s.
+  std::chrono::milliseconds answerPatience{1'500};
   std::chrono::milliseconds idleRelease{300'000};  // of an h2 connection without streams
+  // The same while another connection takes requests: after a peak its connections, 60 KiB each, go within seconds.
+  std::chrono::milliseconds spareRelease{10'000};
 };
 
 // `io` must run on one thread and outlive the opener. Streams may outlive it: they are closed with reason Drained.
