@@ -181,6 +181,19 @@ TEST(Lint, TellsBrokenJsonByLineAndColumn) {
   EXPECT_NE(findings[0].column, 0u);
 }
 
+TEST(Lint, JudgesDeclarationsAsOneSet) {
+  const auto declaration = [](std::string_view type, std::string_view identifier, std::string_view payload) {
+    return std::string(R"({"Type":")").append(type).append(R"(","Identifier":")").append(identifier).append(R"(","ServerToken":"1","Payload":)").append(payload) + "}";
+  };
+  const std::string activation = declaration("com.apple.activation.simple", "act", R"({"StandardConfigurations":["conf","nowhere"]})");
+  const std::string configuration = declaration("com.apple.configuration.security.identity", "conf", R"({"CredentialAssetReference":"ca"})");
+  const std::string asset = declaration("com.apple.asset.credential.certificate", "ca", R"({"Reference":{"DataURL":"https://mdm.example/ca.pem"}})");
+  const auto findings = lint({{"act.json", toBytes(activation)}, {"conf.json", toBytes(configuration)}, {"ca.json", toBytes(asset)}});
+  EXPECT_RULE(findings, Error, "declaration-reference", "no configuration of these files is nowhere");
+  EXPECT_RULE(findings, Error, "declaration-reference", "ca is com.apple.asset.credential.certificate");
+  EXPECT_EQ(count(findings).errors, 2u) << all(findings);
+}
+
 class LintFolder : public testing::Test {
  protected:
   void SetUp() override {

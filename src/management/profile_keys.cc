@@ -190,6 +190,13 @@ std::string Keys::likelyKey(std::string_view key) const {
   return {};
 }
 
+std::vector<std::string> Keys::unread() const {
+  std::vector<std::string> out;
+  for (const plist::Entry& entry : dictionary_.entries())
+    if (std::ranges::find(known_, entry.key) == known_.end()) out.push_back(pathOf(entry.key));
+  return out;
+}
+
 void Keys::finish(Severity severity) {
   for (const plist::Entry& entry : dictionary_.entries()) {
     if (std::ranges::find(known_, entry.key) != known_.end()) continue;

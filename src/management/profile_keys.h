@@ -67,7 +67,9 @@ class Keys {
   void known(std::span<const std::string_view> keys);
   // A key that real files contain by mistake, and what to tell their author.
   void mistaken(std::string_view key, std::string_view hint);
-  // Reports every key that was neither read nor declared known.
+  // Key paths of those that were neither read nor declared known.
+  std::vector<std::string> unread() const;
+  // Reports them.
   void finish(Severity severity = Severity::Warning);
 
   void error(std::string_view key, std::string message, std::string hint = {}, Reason reason = Reason::BadInput) {
