@@ -81,6 +81,9 @@ Result<InstallOutcome> Installer::install(ByteView file, std::stop_token stop, c
   record.displayName = profile.displayName;
   record.enrolment = enrolmentFor(profile, job.plan);
   record.summary = job.summary;
+  Result<Bytes> declarations = declarationsFor(profile);
+  if (!declarations) return propagate(declarations.error());
+  record.declarations = std::move(*declarations);
   return begin(job, std::move(record), std::move(stop));
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "localapi/json_reader.h"
+#include "management/declarations/declaration.h"
 #include "management/installer.h"
 
 namespace wayleave::management {
@@ -167,6 +168,29 @@ std::vector<std::string> trustAnchorsOf(const Profile& profile) {
   for (const Payload& payload : profile.payloads)
     if (const auto* certificates = payload.as<CertificatePayload>())
       for (const CertificateInfo& certificate : certificates->certificates) out.push_back(toPem(certificate.der));
+  return out;
+}
+
+Result<Bytes> declarationsFor(const Profile& profile) {
+  json out = json::array();
+  for (const Payload& payload : profile.payloads)
+    if (const auto* declarations = payload.as<DeclarationsPayload>())
+      for (size_t i = 0; i < declarations->declarations.size(); ++i) {
+        const Result<Bytes> kept = withoutInlineSecrets(declarations->declarations[i]);
+        if (!kept) return withContext(kept.error(), payload.header.label() + ": declaration " + std::to_string(i));
+        out.push_back(toBase64(*kept));
+      }
+  return out.empty() ? Bytes{} : toBytes(localapi::dump(out));
+}
+
+std::vector<Bytes> readDeclarations(ByteView kept) {
+  std::vector<Bytes> out;
+  if (kept.empty()) return out;
+  const Result<json> document = localapi::parseJson(asText(kept));
+  if (!document || !document->is_array()) return out;
+  for (const json& entry : *document)
+    if (entry.is_string())
+      if (Result<Bytes> bytes = fromBase64(entry.get_ref<const std::string&>())) out.push_back(std::move(*bytes));
   return out;
 }
 

@@ -43,6 +43,11 @@ Result<EnrolmentRecord> readEnrolment(ByteView bytes, Wall now);
 // PEM of every certificate payload: through them the servers that the profile names are trusted.
 std::vector<std::string> trustAnchorsOf(const Profile& profile);
 
+// ProfileRecord::declarations. Errors: BadInput (a declaration that is not JSON).
+Result<Bytes> declarationsFor(const Profile& profile);
+// And back.
+std::vector<Bytes> readDeclarations(ByteView kept);
+
 // ProfileRecord::summary: what `wayleave profile show` tells about a profile.
 std::string summaryFor(const ImportResult& imported);
 

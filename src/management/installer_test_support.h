@@ -83,6 +83,13 @@ class FakeAgent final : public localapi::IdentityAgent {
     return out;
   }
 
+  Status declareApplications(const std::vector<localapi::DeclaredApplication>& all) override {
+    if (auto error = failing("applications")) return propagate(*error);
+    applications = all;
+    return {};
+  }
+  std::vector<localapi::DeclaredApplication> applications;
+
   // call → how often it still fails, and how.
   void failNext(const std::string& call, Reason reason, int times = 1) { failures_[call] = {reason, times}; }
 

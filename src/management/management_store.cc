@@ -17,7 +17,7 @@ using localapi::ProxyConfiguration;
 
 // "WLMG": tells our database from any other SQLite file.
 constexpr int64_t kApplicationId = 0x574C4D47;
-constexpr int64_t kSchema = 1;
+constexpr int64_t kSchema = 2;
 
 // synchronous=FULL: after `committing` is written identityd is told to commit, so that record must survive a power cut.
 // secure_delete: a profile's challenge passwords do not linger in free pages.
@@ -35,7 +35,8 @@ CREATE TABLE installations(
   state TEXT NOT NULL CHECK(state IN ('preparing','committing','installed','removing')),
   enrolment BLOB NOT NULL,
   summary TEXT NOT NULL,
-  changed_at TEXT NOT NULL);
+  changed_at TEXT NOT NULL,
+  declarations BLOB NOT NULL DEFAULT x'');
 CREATE UNIQUE INDEX one_installed ON installations(identifier) WHERE state IN ('installed','removing');
 CREATE UNIQUE INDEX one_pending ON installations(identifier) WHERE state IN ('preparing','committing');
 CREATE TABLE identities(
@@ -100,8 +101,8 @@ Status SqliteStore::begin(const ProfileRecord& profile) {
     return fail(Reason::Conflict, "the removal of " + profile.identifier + " has not finished",
                 "wait until wayleave-identityd runs, then try again");
   Status added = prepare(
-                     "INSERT INTO installations(id,identifier,uuid,display_name,state,enrolment,summary,changed_at)"
-                     " VALUES(?,?,?,?,'preparing',?,?,?)")
+                     "INSERT INTO installations(id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations)"
+                     " VALUES(?,?,?,?,'preparing',?,?,?,?)")
                      .bind(profile.installation)
                      .bind(profile.identifier)
                      .bind(profile.uuid)
@@ -109,6 +110,7 @@ Status SqliteStore::begin(const ProfileRecord& profile) {
                      .bind(ByteView(profile.enrolment))
                      .bind(profile.summary)
                      .bind(now())
+                     .bind(ByteView(profile.declarations))
                      .run();
   if (!added && added.error().reason == Reason::Duplicate)
     return fail(Reason::Conflict, "another installation of " + profile.identifier + " is under way",
@@ -233,6 +235,7 @@ Result<std::vector<ProfileRecord>> SqliteStore::select(Statement statement) {
     record.enrolment = statement.blob(5);
     record.summary = statement.text(6);
     record.changedAt = statement.text(7);
+    record.declarations = statement.blob(8);
     out.push_back(std::move(record));
   }
   for (ProfileRecord& record : out)
@@ -263,7 +266,7 @@ Status SqliteStore::fill(ProfileRecord& record) {
 }
 
 constexpr const char* kSelectInstalled =
-    "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at FROM installations"
+    "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations FROM installations"
     " WHERE state='installed' ORDER BY identifier";
 
 Result<std::vector<ProfileRecord>> SqliteStore::profiles() {
@@ -274,7 +277,7 @@ Result<std::vector<ProfileRecord>> SqliteStore::profiles() {
 Result<ProfileRecord> SqliteStore::profile(std::string_view identifier) {
   const std::lock_guard lock(mutex_);
   Statement one = prepare(
-      "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at FROM installations"
+      "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations FROM installations"
       " WHERE state='installed' AND identifier=?");
   one.bind(identifier);
   Result<std::vector<ProfileRecord>> found = select(std::move(one));
@@ -287,7 +290,7 @@ Result<ProfileRecord> SqliteStore::profile(std::string_view identifier) {
 
 Result<std::vector<ProfileRecord>> SqliteStore::unfinished() {
   const std::lock_guard lock(mutex_);
-  return select(prepare("SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at FROM installations"
+  return select(prepare("SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations FROM installations"
                         " WHERE state<>'installed' ORDER BY ordinal"));
 }
 
@@ -333,6 +336,13 @@ Status prepareSchema(sqlite3* database, const std::string& path) {
   if (!schema) return propagate(schema.error());
   if (!tables) return propagate(tables.error());
   if (*application == kApplicationId && *schema == kSchema) return {};
+  if (*application == kApplicationId && *schema == 1) {
+    if (Status moved = execute(database, "ALTER TABLE installations ADD COLUMN declarations BLOB NOT NULL DEFAULT x'';"
+                                         "PRAGMA user_version=2;");
+        !moved)
+      return moved;
+    return transaction.commit();
+  }
   if (*application == kApplicationId && *schema > kSchema)
     return fail(Reason::BadInput, path + " was written by a newer Wayleave (schema " + std::to_string(*schema) + ")",
                 "install that version again, or remove the file and install the profiles anew");

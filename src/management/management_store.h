@@ -37,6 +37,7 @@ struct ProfileRecord {
   InstallState state = InstallState::Preparing;
   Bytes enrolment;        // what enrolling again needs (installer_plan.h), no key material; empty when nothing enrols
   std::string summary;    // JSON object for people: payloads, signer, findings
+  Bytes declarations;     // of its com.apple.declarations payloads, without inline secrets: a JSON array of texts, or empty
   std::string changedAt;  // RFC 3339: when it reached its state
   std::vector<InstalledIdentity> identities;
   std::vector<localapi::ProxyConfiguration> configurations;

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "localapi/json_reader.h"
+#include "management/declarations/synthesis.h"
 #include "management/installer_plan.h"
 #include "management/service_json.h"
 
@@ -120,6 +121,7 @@ class Service::Work {
   Work(ManagementStore& store, localapi::IdentityAgent& agent, Enroller* enroller, const Clock& clock,
        ServiceOptions options)
       : store_(store),
+        agent_(agent),
         clock_(clock),
         options_(options),
         installer_({store, agent, clock, enroller, options.commitPatience},
@@ -136,10 +138,12 @@ class Service::Work {
     renewals_.start();
     enrolments_.start();
     changes_.start([this](const std::stop_token& stop) -> std::optional<std::chrono::milliseconds> {
-      if (finished_ && !retry_) return std::nullopt;
-      finished_ = installer_.recover(stop);
+      if (finished_ && reconciled_ && !retry_) return std::nullopt;
+      if (!finished_ || retry_) finished_ = installer_.recover(stop);
       retry_ = !finished_;
-      return finished_ ? std::nullopt : std::optional(options_.recoverEvery);
+      // Also while something is unfinished: an enrolment may wait for days, and is no reason for the rest to.
+      reconciled_ = declarations_ == nullptr || declarations_->reconcile(stop);
+      return finished_ && reconciled_ ? std::nullopt : std::optional(options_.recoverEvery);
     });
   }
   void stop() {
@@ -157,6 +161,8 @@ class Service::Work {
   Status onChangeThread(std::function<Status(std::stop_token)> work);
   Result<InstallOutcome> install(Bytes profile, Installer::Permit permit);
   Status remove(const std::string& identifier);
+  void useDeclarations(DeclarationParts parts);
+  Status withDeclarations(std::function<Status(DeclarationEngine&, std::stop_token)> work);
   bool busy() const { return changes_.busy(); }
   std::function<std::map<std::string, Error>()> renew;
   EnrolmentHooks enrolment;
@@ -167,6 +173,8 @@ class Service::Work {
   void change(const Request& request, Answer answer, std::function<Result<json>(std::stop_token)> work);
   void watch(const Request& request, const Answer& answer);
   bool refused(const Request& request, const Answer& answer);
+  Result<InstallOutcome> installNow(ByteView profile, std::stop_token stop, const Installer::Permit& permit);
+  Status removeNow(const std::string& identifier, std::stop_token stop);
   void renewAll(const Answer& answer);
   void enroll(const Request& request, const Answer& answer);
   void unenroll(const Request& request, const Answer& answer);
@@ -175,9 +183,12 @@ class Service::Work {
   Result<json> list();
 
   ManagementStore& store_;
+  localapi::IdentityAgent& agent_;
   const Clock& clock_;
   const ServiceOptions options_;
   Installer installer_;
+  std::unique_ptr<DeclarationEngine> declarations_;  // on the change thread, but for state()
+  bool reconciled_ = false;                          // like finished_
   std::mutex watchersMutex_;
   std::vector<std::shared_ptr<EventStream>> watchers_;
   bool finished_ = false;  // nothing is left to recover; on the installer's thread only, like retry_
@@ -208,11 +219,15 @@ void Service::Work::handle(Request request, Answer answer) {
       if (!set) return propagate(set.error());
       return configurationsJson(*set);
     });
+  if (get && path == "/v1/declarations")
+    return read(answer, [this]() -> Result<json> {
+      return json{{"declarations", declarations_ != nullptr ? declarations_->state() : json::array()}};
+    });
   if (get && path == "/v1/watch") return watch(request, answer);
   if (request.method == "POST" && path == "/v1/profiles") {
     auto body = std::make_shared<std::string>(std::move(request.body));
     return change(request, answer, [this, body](std::stop_token stop) -> Result<json> {
-      const Result<InstallOutcome> outcome = installer_.install(asBytes(*body), std::move(stop), enrolment.mayInstall);
+      const Result<InstallOutcome> outcome = installNow(asBytes(*body), std::move(stop), enrolment.mayInstall);
       if (!outcome) return propagate(outcome.error());
       return outcomeJson(*outcome);
     });
@@ -221,7 +236,7 @@ void Service::Work::handle(Request request, Answer answer) {
     return change(request, answer, [this, identifier](std::stop_token stop) -> Result<json> {
       if (enrolment.mayRemove)
         if (Status may = enrolment.mayRemove(identifier); !may) return propagate(may.error());
-      if (Status removed = installer_.remove(identifier, std::move(stop)); !removed) return propagate(removed.error());
+      if (Status removed = removeNow(identifier, std::move(stop)); !removed) return propagate(removed.error());
       return json{{"identifier", identifier}, {"removed", true}};
     });
 
@@ -238,7 +253,7 @@ void Service::Work::handle(Request request, Answer answer) {
     enrolment.wake();
     return answer->respond(jsonResponse({{"woken", true}}));
   }
-  const bool known = named || path == "/v1/enrolment" || path == "/v1/wake" || path == "/v1/renew" || path == "/v1/status" || path == "/v1/profiles" || path == "/v1/configurations" ||
+  const bool known = named || path == "/v1/enrolment" || path == "/v1/wake" || path == "/v1/renew" || path == "/v1/declarations" || path == "/v1/status" || path == "/v1/profiles" || path == "/v1/configurations" ||
                      path == "/v1/watch";
   Response response = errorResponse(
       {known ? Reason::Unsupported : Reason::NotFound, fmt::format("there is no call {} {}", request.method, path),
@@ -343,7 +358,7 @@ Result<InstallOutcome> Service::Work::install(Bytes profile, Installer::Permit p
   // Shared: after a stop this frame may be gone before the task is.
   auto outcome = std::make_shared<std::optional<InstallOutcome>>();
   const Status done = onChangeThread([this, outcome, profile = std::move(profile), permit = std::move(permit)](std::stop_token stop) -> Status {
-    Result<InstallOutcome> installed = installer_.install(profile, std::move(stop), permit);
+    Result<InstallOutcome> installed = installNow(profile, std::move(stop), permit);
     if (!installed) return propagate(installed.error());
     *outcome = std::move(*installed);
     return {};
@@ -353,7 +368,52 @@ Result<InstallOutcome> Service::Work::install(Bytes profile, Installer::Permit p
 }
 
 Status Service::Work::remove(const std::string& identifier) {
-  return onChangeThread([this, identifier](std::stop_token stop) { return installer_.remove(identifier, std::move(stop)); });
+  return onChangeThread([this, identifier](std::stop_token stop) { return removeNow(identifier, std::move(stop)); });
+}
+
+Result<InstallOutcome> Service::Work::installNow(ByteView profile, std::stop_token stop, const Installer::Permit& permit) {
+  std::vector<Bytes> declarations;
+  std::string source;
+  Result<InstallOutcome> outcome = installer_.install(profile, stop, [&](const Profile& checked) -> Status {
+    if (checked.identifier.starts_with(kDeclaredPrefix))
+      return fail(Reason::BadInput, fmt::format("PayloadIdentifier: profiles of declarations are called {}…", kDeclaredPrefix), "choose another identifier");
+    source = checked.identifier;
+    for (const Payload& payload : checked.payloads)
+      if (const auto* brought = payload.as<DeclarationsPayload>())
+        declarations.insert(declarations.end(), brought->declarations.begin(), brought->declarations.end());
+    return permit ? permit(checked) : Status{};
+  });
+  if (!outcome || declarations_ == nullptr) return outcome;
+  if (!declarations.empty()) declarations_->offer(source, declarations);
+  reconciled_ = declarations_->reconcile(std::move(stop));
+  return outcome;
+}
+
+Status Service::Work::removeNow(const std::string& identifier, std::stop_token stop) {
+  if (identifier.starts_with(kDeclaredPrefix))
+    return fail(Reason::NotEntitled, identifier + " is there because a declaration says so", "it goes with the declaration: `wayleave declarations` shows whose it is");
+  const Status removed = installer_.remove(identifier, stop);
+  if (declarations_ != nullptr) reconciled_ = declarations_->reconcile(std::move(stop));
+  return removed;
+}
+
+void Service::Work::useDeclarations(DeclarationParts parts) {
+  declarations_ = std::make_unique<DeclarationEngine>(DeclarationEngine::Parts{.store = store_,
+                                                                              .declarations = parts.store,
+                                                                              .installer = installer_,
+                                                                              .agent = agent_,
+                                                                              .clock = clock_,
+                                                                              .fetch = std::move(parts.fetch),
+                                                                              .deviceItems = std::move(parts.deviceItems),
+                                                                              .changed = [this] { tell("declarations-changed", {}); }});
+}
+
+Status Service::Work::withDeclarations(std::function<Status(DeclarationEngine&, std::stop_token)> work) {
+  if (declarations_ == nullptr) return fail(Reason::Unsupported, "this daemon was started without declarations");
+  return onChangeThread([this, work = std::move(work)](std::stop_token stop) {
+    reconciled_ = false;  // whatever it left for later
+    return work(*declarations_, std::move(stop));
+  });
 }
 
 Status Service::Work::reinstall(const std::string& identifier) {
@@ -422,6 +482,7 @@ Result<json> Service::Work::status() {
   (*out)["version"] = WAYLEAVE_VERSION;
   (*out)["enrolment"] = enrolment.state ? enrolment.state() : json{{"state", "none"}};
   (*out)["sequence"] = set->sequence;
+  if (declarations_ != nullptr) (*out)["declarations"] = declarations_->state();
   (*out)["configurations"] = json::array();
   for (const localapi::ProxyConfiguration& configuration : set->configurations)
     (*out)["configurations"].push_back(
@@ -448,6 +509,19 @@ Result<InstallOutcome> Service::install(Bytes profile, Installer::Permit permit)
 Status Service::remove(const std::string& identifier) { return work_->remove(identifier); }
 Status Service::onChangeThread(std::function<Status(std::stop_token)> work) { return work_->onChangeThread(std::move(work)); }
 bool Service::busy() const { return work_->busy(); }
+void Service::useDeclarations(DeclarationParts parts) { work_->useDeclarations(std::move(parts)); }
+Status Service::synchroniseDeclarations(DeclarationServer& server, ByteView tokens) {
+  return work_->withDeclarations([&server, kept = toBytes(tokens)](DeclarationEngine& engine, std::stop_token stop) {
+    return engine.synchronise(server, kept, std::move(stop));
+  });
+}
+Status Service::reportDeclarations(DeclarationServer& server) {
+  return work_->withDeclarations(
+      [&server](DeclarationEngine& engine, const std::stop_token&) { return engine.report(server, ReportKind::Incremental); });
+}
+Status Service::withdrawDeclarations() {
+  return work_->withDeclarations([](DeclarationEngine& engine, std::stop_token stop) { return engine.withdraw(std::move(stop)); });
+}
 void Service::onRenew(std::function<std::map<std::string, Error>()> renew) { work_->renew = std::move(renew); }
 
 }  // namespace wayleave::management

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "localapi/identity_client.h"
 #include "localapi/server.h"
+#include "management/declarations/engine.h"
 #include "management/enroller.h"
 #include "management/installer.h"
 #include "management/management_store.h"
@@ -69,6 +70,18 @@ class Service {
   // What POST /v1/renew does: renews every identity now, due or not, and returns what failed by identity id. Set before
   // start(); it runs on a thread of its own.
   void onRenew(std::function<std::map<std::string, Error>()> renew);
+
+  // --- declarations. Set before start(); without it, declarations in profiles are kept and not acted on.
+  struct DeclarationParts {
+    DeclarationStore& store;  // outlives the service
+    AssetFetcher fetch;
+    std::function<std::map<std::string, nlohmann::json>()> deviceItems;
+  };
+  void useDeclarations(DeclarationParts parts);
+  // Each waits for the change thread, like those below. Errors: those of DeclarationEngine; Unsupported without it.
+  Status synchroniseDeclarations(DeclarationServer& server, ByteView tokens);
+  Status reportDeclarations(DeclarationServer& server);
+  Status withdrawDeclarations();
 
   // --- for the enrolment with an MDM server. Set before start().
   void onEnrolment(EnrolmentHooks hooks);

@@ -21,13 +21,13 @@ class ServiceMachine final : public Machine {
   Result<std::vector<management::ProfileRecord>> profiles() override { return store_.profiles(); }
   Result<std::vector<management::ProfileRecord>> unfinished() override { return store_.unfinished(); }
   bool busy() override { return service_.busy(); }
-  Status synchronise(management::DeclarationServer&, ByteView) override { return withoutDeclarations(); }
-  Status report(management::DeclarationServer&) override { return {}; }
-  Status withdrawDeclarations() override { return {}; }
+  Status synchronise(management::DeclarationServer& server, ByteView tokens) override {
+    return service_.synchroniseDeclarations(server, tokens);
+  }
+  Status report(management::DeclarationServer& server) override { return service_.reportDeclarations(server); }
+  Status withdrawDeclarations() override { return service_.withdrawDeclarations(); }
 
  private:
-  static Status withoutDeclarations() { return fail(Reason::Unsupported, "this build applies no declarations of a server"); }
-
   management::Service& service_;
   management::ManagementStore& store_;
 };

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the engine remembers of a server's declarations, in SQLite: the declarations themselves, the tokens of the last
-// synchronisation, and what the server was last told. One file, mode 0600. All calls are synchronous, short and thread-safe.
+// What the engine remembers of a server's declarations: the declarations themselves, the token of the last synchronisation,
+// and what the server was last told. One JSON file, mode 0600, replaced whole. All calls are synchronous, short and thread-safe.
 //
 // No secrets: a declaration whose asset carries its content inline is stored without that content (declaration.h).
 // Declarations of profiles are not here but in the profile's record.
@@ -32,12 +32,12 @@ struct DeclaredSet {
 
 class DeclarationStore {
  public:
-  // Opens or creates. Errors: Io, BadInput (a file that is not ours, or a schema newer than this build).
+  // A missing file is an empty set. Errors: Io, BadInput (a file that is not ours, or of another version; it is not touched).
   static Result<std::unique_ptr<DeclarationStore>> open(const std::string& path);
   virtual ~DeclarationStore() = default;
 
   virtual Result<DeclaredSet> load() = 0;
-  // Replaces the whole set in one transaction.
+  // Replaces the whole set, or nothing.
   virtual Status replace(const DeclaredSet& set) = 0;
 
   // What the server was last told: status item → JSON text.

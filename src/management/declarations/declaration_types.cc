@@ -261,7 +261,7 @@ TypeReader readerOf(std::string_view type) {
 }
 
 bool holdsSecret(std::string_view assetType) {
-  // An ACME document may hold the key of an external account; a SCEP one the challenge.
+  // An ACME document may hold the key of an external account, a SCEP one the challenge.
   return assetType == kIdentityAsset || assetType == kPasswordAsset || assetType == kScepAsset || assetType == kAcmeAsset;
 }
 

@@ -4,9 +4,10 @@
 // docs/declarations.md is the specification; this is its entry.
 //
 // Declarations come from sources: the MDM server, and each installed profile with a com.apple.declarations payload. The
-// engine pulls what changed from the server, decides which declarations are active, and makes installations of them through
-// the Installer: an identity asset is one installation, a configuration another, so that either can change alone. The
-// Installer's record tells which revision is in force, so that a crash at any moment ends where it would have ended without.
+// engine pulls what changed from the server, decides which declarations are active (evaluation.h), and makes each active
+// configuration with its assets one installation through the Installer (synthesis.h). The installed profile's UUID tells
+// which revision of configuration and assets is in force, so that a crash at any moment ends where it would have ended without,
+// and a replaced asset renews the identity while the configuration stays as it was declared.
 //
 // Blocking and not thread-safe: it runs on the thread that owns the Installer (service.h). No secrets are kept: what an asset
 // holds is downloaded again when it is needed again.
@@ -45,6 +46,8 @@ class DeclarationEngine {
     AssetFetcher fetch;  // empty: assets with a URL cannot be downloaded
     // Status items of the machine, name → value: "device.operating-system.family" → "Linux". Asked when needed.
     std::function<std::map<std::string, nlohmann::json>()> deviceItems;
+    // Runs on the calling thread after state() changed.
+    std::function<void()> changed;
   };
 
   explicit DeclarationEngine(Parts parts);
@@ -77,6 +80,10 @@ class DeclarationEngine {
   // Makes the machine what the declarations say: at start, after a profile with declarations came or went, when a status item
   // that predicates look at changed, and again while it returns false (something that may succeed later did not).
   bool reconcile(std::stop_token stop);
+
+  // The declarations that a profile is about to bring, whole: what they carry inline is used by the next reconcile() and then
+  // forgotten. Without a call the profile's record still holds the rest of them.
+  void offer(const std::string& profileIdentifier, const std::vector<Bytes>& declarations);
 
   // What GET /v1/declarations answers. Safe from any thread.
   nlohmann::json state() const;

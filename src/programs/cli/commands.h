@@ -18,6 +18,7 @@ void addEnrollCommand(CLI::App& app, Context& context);  // enroll, unenroll, wa
 void addRenewCommand(CLI::App& app, Context& context);
 void addCallerCommand(CLI::App& app, Context& context);  // caller, grants
 void addApplicationCommand(CLI::App& app, Context& context);
+void addDeclarationsCommand(CLI::App& app, Context& context);
 void addAuditCommand(CLI::App& app, Context& context);
 void addDoctorCommand(CLI::App& app, Context& context);
 void addProbeCommand(CLI::App& app, Context& context);

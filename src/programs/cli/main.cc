@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
   addExplainCommand(app, explained);
   addCallerCommand(app, context);
   addApplicationCommand(app, context);
+  addDeclarationsCommand(app, context);
   addAuditCommand(app, context);
   addDoctorCommand(app, context);
   addProbeCommand(app, context);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "enrolment/mdm/client.h"
 #include "enrolment/mdm/service_machine.h"
+#include "enrolment/mdm/declaration_support.h"
 #include "enrolment/payload_enroller.h"
 #include "enrolment/renewal_service.h"
 #include "localapi/identity_client.h"
@@ -93,6 +94,14 @@ Status serve(const Options& options, const sigset_t& signals) {
     service.onEnrolment((*mdm)->hooks());
   else
     log::failure("this machine cannot be enrolled with an MDM server", mdm.error());
+  Result<std::unique_ptr<management::DeclarationStore>> declarations =
+      management::DeclarationStore::open(options.stateDir + "/declarations.json");
+  if (!declarations) return propagate(declarations.error());
+  service.useDeclarations({.store = **declarations,
+                           .fetch = enrolment::mdm::assetFetcher(mdm ? mdm->get() : nullptr),
+                           .deviceItems = [&device] {
+                             return device ? enrolment::mdm::statusItems(*device) : std::map<std::string, nlohmann::json>{};
+                           }});
   Result<std::unique_ptr<localapi::Server>> server = localapi::Server::listen(
       options.socket, 0666,
       [&service](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
