@@ -14,8 +14,8 @@ dependencies: ## install the Debian packages the build and the lab need
 build: dependencies ## the programs, in build/bin/
 	@scripts/build.sh release
 
-demo: build ## a managed profile in, real flows out over mutual TLS: the proof on one screen
-	@/usr/bin/python3 lab/demo.py
+demo: build ## a managed profile in, real flows out over mutual TLS: the proof on one screen (DELIVERY=declaration: by declarations)
+	@DELIVERY=$(or $(DELIVERY),profile) /usr/bin/python3 lab/demo.py
 
 check: build ## unit tests (ASan+UBSan, TSan where threads meet), fuzzers for a few seconds, integration tests in namespaces
 	@scripts/check.sh

@@ -1,4 +1,4 @@
-"""`make demo`: a managed profile in, an unmodified curl out over mutual TLS, and the proof, on one screen.
+"""`make demo`, or with DELIVERY=declaration: a managed profile (or declarations) in, an unmodified curl out over mutual TLS, and the proof, on one screen.
 
 Every line that claims something is checked; the exit status is 0 only if all of it held.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import lab
 
 COLOUR = sys.stdout.isatty()
+DECLARED = os.environ.get("DELIVERY", "profile") == "declaration"
 
 
 def style(code: str, text: str) -> str:
@@ -62,11 +63,28 @@ DEMO_PROFILES = (("pkcs12.mobileconfig", "com.wayleave.example.pkcs12", "lab-dev
                  ("acme.mobileconfig", "com.wayleave.example.acme", "lab-device-2", "tpm"))
 
 
-def show_profile(screen: Screen, machine: lab.Lab, file: str, identifier: str, name: str, kind: str) -> None:
-    """Installs a profile, lets the unmodified curl use it, shows who saw what, and removes it again."""
-    screen.step(f"The profile an administrator deploys: examples/{file}")
-    result = machine.wayleave("profile", "install", lab.ROOT / "examples" / file)
+def deliver(screen: Screen, machine: lab.Lab, file: str, identifier: str) -> str:
+    """Brings a profile, or the same as declarations; returns the identifier of what to remove."""
+    if not DECLARED:
+        screen.step(f"The profile an administrator deploys: examples/{file}")
+        result = machine.wayleave("profile", "install", lab.ROOT / "examples" / file)
+        screen.check("install", result.returncode == 0, result.stdout.strip().splitlines()[-1] if result.stdout.strip() else "")
+        return identifier
+    example = file.removesuffix(".mobileconfig")
+    screen.step(f"The declarations an administrator deploys: examples/declarations/{example}, in a com.apple.declarations profile")
+    result = machine.wayleave("profile", "install", machine.declarations_profile(example))
     screen.check("install", result.returncode == 0, result.stdout.strip().splitlines()[-1] if result.stdout.strip() else "")
+    declarations = machine.wayleave_json("declarations")["declarations"]
+    for declaration in declarations:
+        reasons = "; ".join(reason["description"] for reason in declaration["reasons"])
+        screen.check("declared", declaration["active"] and declaration["valid"] == "valid",
+                     f"{declaration['identifier']} ({declaration['type'].removeprefix('com.apple.')}): active, {declaration['valid']} {reasons}")
+    return f"{identifier}.declared"
+
+
+def show_profile(screen: Screen, machine: lab.Lab, file: str, identifier: str, name: str, kind: str) -> None:
+    """Delivers, lets the unmodified curl use it, shows who saw what, and removes it again."""
+    identifier = deliver(screen, machine, file, identifier)
     identities = machine.wayleave_json("identity", "list")["identities"]
     attested = ", attested to the CA" if identities and identities[0]["attested"] else ""
     screen.check("identity", len(identities) == 1 and identities[0]["keyKind"] == kind and bool(attested) == (kind == "tpm"),

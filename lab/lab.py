@@ -16,12 +16,14 @@ import contextlib
 import hashlib
 import json
 import os
+import plistlib
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -378,6 +380,18 @@ netdb_filename none
             self.alive("wayleave")
             return all(answers(path) for path in sockets)
         wait_until(ready, 20, f"the daemons' sockets; log: {self.work / 'wayleave.log'}")
+
+    def declarations_profile(self, kind: str) -> Path:
+        """examples/declarations/KIND as the offline form: a profile with a com.apple.declarations payload."""
+        declarations = [file.read_bytes() for file in sorted((ROOT / "examples" / "declarations" / kind).glob("*.json"))]
+        payload = {"PayloadType": "com.apple.declarations", "PayloadVersion": 1, "PayloadIdentifier": f"com.wayleave.example.{kind}.declared.payload",
+                   "PayloadUUID": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{kind}.payload.example")).upper(), "Declarations": declarations}
+        profile = {"PayloadType": "Configuration", "PayloadVersion": 1, "PayloadIdentifier": f"com.wayleave.example.{kind}.declared",
+                   "PayloadUUID": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{kind}.example")).upper(), "PayloadDisplayName": f"Declarations ({kind})",
+                   "PayloadContent": [payload]}
+        path = self.work / f"{kind}-declared.mobileconfig"
+        path.write_bytes(plistlib.dumps(profile))
+        return path
 
     def capture_active(self) -> bool:
         return "table inet wayleave" in self.inside("device", "nft", "list", "tables").stdout

@@ -157,3 +157,4 @@ print(f"""<?xml version="1.0" encoding="UTF-8"?>
 </plist>""")
 PY
 echo "wrote lab/pki and examples/pkcs12.mobileconfig"
+"$here/make_declarations.py"
