@@ -72,12 +72,12 @@ class Report:
 class Server:
     """NanoMDM behind nginx. What it said and heard is in its log, by -dump."""
 
-    def __init__(self, machine: lab.Lab, world, signatures: bool):
+    def __init__(self, machine: lab.Lab, world, signatures: bool, extra: tuple = ()):
         self.machine, self.signatures = machine, signatures
         self.enrolment = mdm.MdmServer(world, signatures)  # for its device authority and profiles
         folder = self.enrolment.folder
         arguments = [NANOMDM, "-api", API_KEY, "-ca", folder / "ca.crt", "-listen", "127.0.0.1:9000", "-storage", "filekv", "-storage-dsn",
-                     folder / "nanomdm", "-dump", "-debug"]
+                     folder / "nanomdm", "-dump", "-debug", *extra]
         header = ""
         if not signatures:
             arguments += ["-cert-header", "X-Client-Cert"]
