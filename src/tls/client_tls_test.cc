@@ -312,12 +312,12 @@ TEST_F(ClientTlsTest, RefusesContextsThatCannotWork) {
 }
 
 TEST(HandshakePool, RunsResumptionsBesideBlockedSigners) {
-  HandshakePool pool({.signingThreads = 1, .resumingThreads = 1, .queueLimit = 1});
   std::mutex mutex;
   std::condition_variable changed;
   bool blocked = false;
   bool release = false;
   bool resumed = false;
+  HandshakePool pool({.signingThreads = 1, .resumingThreads = 1, .queueLimit = 1});  // its threads use what stands above
   ASSERT_TRUE(pool.submit(true, [&] {
     std::unique_lock lock(mutex);
     blocked = true;
