@@ -63,9 +63,11 @@ void addEnrollCommand(CLI::App& app, Context& context) {
 
   command = addCommand(app, "unenroll", "leave the MDM server; all that it brought goes");
   command->callback([&context] { unenroll(context); });
+  describeCommand(command, {{"identities, profiles and declarations of the server are gone afterwards", "wayleave unenroll"}});
 
   command = addCommand(app, "wake", "ask the MDM server for commands now");
   command->callback([&context] { wake(context); });
+  describeCommand(command, {{"without waiting for the next poll", "wayleave wake"}});
 }
 
 }  // namespace wayleave::cli
