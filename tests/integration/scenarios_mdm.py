@@ -244,3 +244,40 @@ def test_killed_with_an_answer_unsent_it_sends_it(world):
 
 def test_killed_at_check_out_it_leaves(world):
     killed_at(world, "CheckOut")
+
+
+def test_identityd_killed_at_any_moment_of_an_enrolment_and_a_command(world):
+    server = MdmServer(world)
+    server.start()
+    command = [lab.BIN / "wayleave", "--runtime-dir", world.lab.runtime]
+    for step, delay_ms in enumerate(range(0, 480, 60)):
+        world.start()  # anew: `wayleave run` gives up on a daemon that dies five times in a row
+        client = world.lab.start("enrolling", "device", *command, "enroll", server.profile())
+        try:
+            client.wait(delay_ms / 1000)
+        except subprocess.TimeoutExpired:
+            pass
+        os.kill(world.pid("wayleave-identityd"), signal.SIGKILL)
+        client.wait(30)
+        world.lab.processes.pop("enrolling", None)
+        eventually(lambda: world.lab.wayleave("identity", "list").returncode == 0, 15, "identityd to be back")
+
+        def settled() -> bool:
+            return enrolment(world)["state"] in ("none", "enrolled") and not world.lab.wayleave_json("profile", "list")["unfinished"]
+        eventually(settled, 30, f"an end state after a kill at {delay_ms} ms: {enrolment(world)}")
+        if enrolment(world)["state"] == "none":
+            enroll(world, server)
+        installing = server.command("InstallProfile", wait=False, Payload=EXAMPLE.read_bytes())
+        world.lab.wayleave("wake")
+        if step % 2 == 0:
+            os.kill(world.pid("wayleave-identityd"), signal.SIGKILL)
+            eventually(lambda: world.lab.wayleave("identity", "list").returncode == 0, 15, "identityd to be back")
+        world.lab.wayleave("wake")
+
+        def answered() -> bool:
+            world.lab.wayleave("wake")
+            return server.answer(installing["CommandUUID"]) is not None
+        eventually(answered, 30, "an answer to InstallProfile")
+        assert world.lab.wayleave("unenroll").returncode == 0
+        eventually(lambda: gone(world), 30, f"the enrolment to be gone after a kill at {delay_ms} ms")
+        world.stop()

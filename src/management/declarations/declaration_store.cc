@@ -1,5 +1,8 @@
 #include "management/declarations/declaration_store.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <mutex>
 
 #include "base/file.h"
@@ -76,7 +79,12 @@ class FileStore final : public DeclarationStore {
     const std::lock_guard lock(mutex_);
     Content next = content_;
     edit(next);
-    if (Status kept = writeFileAtomically(path_, asBytes(written(next))); !kept) return kept;
+    const bool empty = next.set.token.empty() && next.set.declarations.empty() && next.reported.empty();
+    if (empty) {  // leaving a server leaves no file
+      if (unlink(path_.c_str()) != 0 && errno != ENOENT) return std::unexpected(errnoError(errno, "remove " + path_));
+    } else if (Status kept = writeFileAtomically(path_, asBytes(written(next))); !kept) {
+      return kept;
+    }
     content_ = std::move(next);
     return {};
   }
