@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "management/declarations/declaration_types.h"
+#include "management/declarations/json_document.h"
 
 namespace wayleave::management {
 namespace {
@@ -119,6 +120,26 @@ TEST(Declaration, EverySampleGetsItsVerdict) {
       EXPECT_EQ(codes(out), "") << name;
   }
   EXPECT_GE(read, 10u);
+}
+
+// Status reports of real Macs are JSON that we read; what crashed other readers is refused here as a declaration.
+TEST(Declaration, RealReportsAreReadAndHostileSamplesRefused) {
+  const std::filesystem::path samples = std::filesystem::path(WAYLEAVE_SOURCE_DIR) / "../shared/samples";
+  if (!std::filesystem::exists(samples)) GTEST_SKIP() << "the samples are not here";
+  size_t reports = 0, hostile = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(samples / "status")) {
+    const Result<JsonDocument> report = readJson(readFile(entry.path(), 1024 * 1024).value());
+    ASSERT_TRUE(report) << entry.path() << ": " << report.error().message;
+    EXPECT_TRUE(report->root.dictionary()->contains("StatusItems"));
+    ++reports;
+  }
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(samples / "json-hostile"))
+    if (entry.is_regular_file()) {
+      EXPECT_FALSE(readDeclaration(readFile(entry.path(), 1024 * 1024).value()).isValid()) << entry.path();
+      ++hostile;
+    }
+  EXPECT_EQ(reports, 2u);
+  EXPECT_GE(hostile, 1u);
 }
 
 }  // namespace
