@@ -37,6 +37,12 @@ class MdmServer:
         openssl("pkcs12", "-export", "-inkey", self.folder / "device.key", "-in", self.folder / "device.crt", "-passout", f"pass:{PASSWORD}",
                 "-out", self.identity)
 
+    def trust(self, *certificates: Path) -> None:
+        """Further issuers of device certificates. Before start()."""
+        with (self.folder / "ca.crt").open("a") as file:
+            for certificate in certificates:
+                file.write(certificate.read_text())
+
     def start(self) -> None:
         arguments = ["--signatures"] if self.signatures else []
         self.lab.start("mdm", "network", "/usr/bin/python3", "-m", "issuer.mdm", "--state", self.folder, "--listen", "10.77.0.1:9445",
@@ -51,13 +57,14 @@ class MdmServer:
         else:
             path.unlink(missing_ok=True)
 
-    def profile(self, **mdm) -> Path:
+    def profile(self, identity: dict | None = None, **mdm) -> Path:
+        """`identity`: a payload in place of the PKCS#12 one."""
         root = openssl("x509", "-in", lab.PKI / "server-ca.crt", "-outform", "DER")
         payloads = [
             {"PayloadType": "com.apple.security.root", "PayloadIdentifier": f"{ENROLMENT}.root", "PayloadContent": root,
              "PayloadUUID": "11111111-0000-4000-8000-000000000001", "PayloadVersion": 1},
-            {"PayloadType": "com.apple.security.pkcs12", "PayloadIdentifier": f"{ENROLMENT}.identity", "PayloadContent": self.identity.read_bytes(),
-             "Password": PASSWORD, "PayloadUUID": "11111111-0000-4000-8000-000000000002", "PayloadVersion": 1},
+            {**(identity or {"PayloadType": "com.apple.security.pkcs12", "PayloadContent": self.identity.read_bytes(), "Password": PASSWORD}),
+             "PayloadIdentifier": f"{ENROLMENT}.identity", "PayloadUUID": "11111111-0000-4000-8000-000000000002", "PayloadVersion": 1},
             {"PayloadType": "com.apple.mdm", "PayloadIdentifier": f"{ENROLMENT}.mdm", "PayloadUUID": "11111111-0000-4000-8000-000000000003",
              "PayloadVersion": 1, "IdentityCertificateUUID": "11111111-0000-4000-8000-000000000002", "Topic": TOPIC, "ServerURL": URL,
              "AccessRights": 8191, "CheckOutWhenRemoved": True, "SignMessage": self.signatures, **mdm}]

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 
+import scenarios_scep
 from mdm import ENROLMENT, TOPIC, MdmServer
 from world import EXAMPLE, IDENTIFIER, eventually, lab
 
@@ -189,6 +190,51 @@ def test_the_enrolment_survives_a_server_that_is_away_and_restarts(world):
     assert server.command("InstallProfile", Payload=EXAMPLE.read_bytes())["Status"] == "Acknowledged"
     eventually(world.lab.capture_active, 10, "proxyd to load its rules")
     world.expect_origin()
+
+
+def other_identity(world, payload: dict, issuer, signatures: bool, *arguments) -> None:
+    server = MdmServer(world, signatures)
+    server.trust(issuer)
+    server.start()
+    world.start(*arguments)
+    result = world.lab.wayleave("enroll", server.profile(payload))
+    assert result.returncode == 0, result.stdout + world.log()[-3000:]
+    assert server.command("DeviceInformation")["Status"] == "Acknowledged"
+    assert server.command("InstallProfile", Payload=EXAMPLE.read_bytes())["Status"] == "Acknowledged"
+    eventually(world.lab.capture_active, 10, "proxyd to load its rules")
+    world.expect_origin()
+    assert world.lab.wayleave("unenroll").returncode == 0
+    eventually(lambda: enrolment(world)["state"] == "none" and world.inventory() == ([], []), 20, "the enrolment to be gone")
+
+
+def test_enrols_with_an_attested_tpm_identity_behind_mutual_tls(world):
+    tcti = world.lab.start_tpm()
+    world.lab.start_issuer()
+    payload = payload_of("acme", "com.apple.security.acme")
+    other_identity(world, payload, world.lab.device_cas[-1], False, "--identity-arg", f"--tcti={tcti}")
+
+
+def test_enrols_with_an_attested_tpm_identity_and_mdm_signature(world):
+    tcti = world.lab.start_tpm()
+    world.lab.start_issuer()
+    other_identity(world, payload_of("acme", "com.apple.security.acme"), world.lab.device_cas[-1], True, "--identity-arg", f"--tcti={tcti}")
+
+
+def test_enrols_with_a_scep_identity(world):
+    profile = plistlib.loads(scenarios_scep.serve(world).read_bytes())
+    payload = next(p for p in profile["PayloadContent"] if p["PayloadType"] == "com.apple.security.scep")
+    for signatures in (False, True):
+        folder = world.folder / "mdm"
+        if folder.exists():
+            world.lab.stop("mdm")
+            world.stop()
+            folder.rename(world.folder / "first-mdm")
+        other_identity(world, payload, world.lab.device_cas[-1], signatures)
+
+
+def payload_of(example: str, kind: str) -> dict:
+    profile = plistlib.loads((lab.ROOT / "examples" / f"{example}.mobileconfig").read_bytes())
+    return next(p for p in profile["PayloadContent"] if p["PayloadType"] == kind)
 
 
 def killed_at(world, step: str) -> None:
