@@ -128,3 +128,15 @@ def test_start_does_not_wait_for_the_gateway(world):
     assert time.monotonic() - started < 10
     world.lab.start_gateway()
     eventually(lambda: world.curl()[0], 15, "traffic")
+
+
+def test_the_units_expose_little_by_systemds_own_measure(_):
+    """0 is nothing, 10 everything. The bounds are what the units have, rounded up: they may only fall."""
+    for name, most in (("identityd", 2.2), ("managementd", 1.6), ("proxyd", 2.2)):
+        unit = lab.ROOT / "packaging" / "systemd" / f"wayleave-{name}.service"
+        try:
+            result = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit], capture_output=True, text=True)
+        except FileNotFoundError:
+            raise Skipped("systemd-analyze is not installed (Debian package systemd)") from None
+        exposure = float(result.stdout.rsplit(":", 1)[1].split()[0])
+        assert exposure <= most, f"{unit.name}: {exposure}"
