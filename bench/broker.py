@@ -21,6 +21,8 @@ CLIENTS = (1, 16, 256)
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 P11_CLIENT = Path("/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so")
 PIN = "1234"
+ECP = "v0.3.25"
+CACHE = Path(os.environ.get("WAYLEAVE_CACHE") or Path.home() / ".cache" / "wayleave") / "go"
 
 
 def run(*command, **more) -> str:
@@ -49,6 +51,40 @@ class Bench:
         if int(failures):
             raise RuntimeError(f"{name}: {failures} operations failed")
         self.rows.append({"what": name, "clients": clients, "perSecond": int(count) / float(took), "p50us": float(p50), "p99us": float(p99)})
+
+
+def build_ecp() -> tuple[Path, Path]:
+    """Google's signer and our client of it, built once outside the source tree. Raises with the reason when they cannot be had."""
+    signer, client = CACHE / f"ecp-signer-{ECP}", CACHE / f"ecp-client-{ECP}"
+    if signer.exists() and client.exists():
+        return signer, client
+    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    if not go:
+        raise RuntimeError("no Go toolchain")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "CGO_ENABLED": "1"}
+    with tempfile.TemporaryDirectory() as target:
+        run(go, "install", f"github.com/googleapis/enterprise-certificate-proxy/internal/signer/linux@{ECP}", env={**environment, "GOBIN": target})
+        shutil.copy(Path(target) / "linux", signer)
+    run(go, "build", "-o", client, ".", cwd=Path(__file__).parent / "ecp", env=environment)
+    return signer, client
+
+
+def measure_ecp(bench: Bench, work: Path, softhsm: dict) -> None:
+    signer, client = build_ecp()
+    run("openssl", "x509", "-in", work / "certificate.pem", "-outform", "DER", "-out", work / "certificate.der")
+    run("pkcs11-tool", "--module", SOFTHSM, "--token-label", "bench", "--login", "--pin", PIN, "--write-object", work / "certificate.der",
+        "--type", "cert", "--label", "bench", "--id", "01", env={**os.environ, **softhsm})
+    slot = re.search(r"Slot (\d+)\s", run("softhsm2-util", "--show-slots", env={**os.environ, **softhsm})).group(1)
+    config = work / "ecp.json"
+    config.write_text(json.dumps({"cert_configs": {"pkcs11": {"label": "bench", "slot": hex(int(slot)), "user_pin": PIN, "module": str(SOFTHSM)}},
+                                  "libs": {"ecp": str(signer)}}))
+    for clients in CLIENTS:
+        count, took, p50, p99, failures = run(client, config, clients, bench.seconds, env={**os.environ, **softhsm}).split()
+        if int(failures):
+            raise RuntimeError(f"{failures} signatures failed")
+        bench.rows.append({"what": "Google ECP + SoftHSM", "clients": clients, "perSecond": int(count) / float(took), "p50us": float(p50),
+                           "p99us": float(p99)})
 
 
 def start_identityd(identityd: Path, program: Path, work: Path) -> tuple[subprocess.Popen, Path]:
@@ -114,6 +150,10 @@ def main() -> int:
                                   environment={"P11_KIT_SERVER_ADDRESS": f"unix:path={address}"})
             else:
                 skipped.append("p11-kit remoting: p11-kit is not installed")
+            try:
+                measure_ecp(bench, work, softhsm)
+            except (RuntimeError, OSError, AttributeError, subprocess.TimeoutExpired) as reason:
+                skipped.append(f"Google's enterprise-certificate-proxy: {reason}")
         else:
             skipped.append("SoftHSM: softhsm2 is not installed")
     finally:
