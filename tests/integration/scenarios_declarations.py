@@ -122,3 +122,39 @@ def test_kills_at_every_step_converge(world):
         assert all(d["active"] and d["valid"] == "valid" for d in declarations(world).values()), declarations(world)
         assert len(world.inventory()[1]) == 1
         world.stop()
+
+
+def test_app_managed_gives_an_identity_by_name_to_the_described_program_alone(world):
+    """The program is a copy of the command line, described by an [[application]] entry; the original gets nothing."""
+    program = world.folder / "agent"
+    shutil.copy(lab.BIN / "wayleave", program)
+    program.chmod(0o755)
+    grants = world.folder / "grants.d"
+    shutil.copytree(lab.ROOT / "packaging" / "grants.d", grants)
+    (grants / "50-agent.toml").write_text('[[application]]\nidentifier = "com.example.agent (TEAM123456)"\n'
+                                          f'executable = "{program}"\naccept = ["path"]\n')
+    for path in (grants, *grants.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    world.start("--grants-dir", grants)
+
+    def add_app(declaration):
+        declaration["Payload"]["StandardConfigurations"] = [f"{PKCS12}.app"]
+    path = changed(world, "pkcs12", f"{PKCS12}.activation", add_app)
+    profile = plistlib.loads(path.read_bytes())
+    app = {"Type": "com.apple.configuration.app.managed", "Identifier": f"{PKCS12}.app", "ServerToken": "1",
+           "Payload": {"BundleID": "com.example.shell",
+                       "ExtensionConfigs": {"com.example.agent (TEAM123456)": {
+                           "Identities": [{"Identifier": "device", "AssetReference": f"{PKCS12}.identity"}]}}}}
+    profile["PayloadContent"][0]["Declarations"].append(json.dumps(app).encode())
+    path.write_bytes(plistlib.dumps(profile))
+    world.install(path, wait=False)
+
+    def show(which, name):
+        return world.lab.device(which, "--runtime-dir", world.lab.runtime, "application", "show", name, "--json")
+    answer = show(program, "device")
+    assert answer.returncode == 0 and "CN=lab-device-1" in answer.stdout, answer.stdout
+    assert show(program, "other").returncode == 3, "a name that was not declared"
+    refused = show(lab.BIN / "wayleave", "device")
+    assert refused.returncode == 4 and "lab-device-1" not in refused.stdout, refused.stdout
+    world.remove(f"{PKCS12}.declared")
+    assert show(program, "device").returncode == 3
