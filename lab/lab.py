@@ -368,9 +368,11 @@ netdb_filename none
         """`wayleave explain --json`: its exit status says what it found, so that is not looked at here."""
         return json.loads(self.wayleave("explain", reference, "--json").stdout)
 
-    def start_wayleave(self, *arguments) -> None:
-        """All three daemons by `wayleave run`, each with its own user and no more rights than designed."""
-        command = [BIN / "wayleave", "run", "--runtime-dir", self.runtime, "--state-dir", self.state]
+    def start_wayleave(self, *arguments, descriptors: int | None = None) -> None:
+        """All three daemons by `wayleave run`, each with its own user and no more rights than designed. `descriptors`: at most
+        so many for each of them."""
+        limit = [] if descriptors is None else ["prlimit", f"--nofile={descriptors}:{descriptors}"]
+        command = [*limit, BIN / "wayleave", "run", "--runtime-dir", self.runtime, "--state-dir", self.state]
         if real_root():
             for name, number in USERS.items():
                 command += [f"--{name}-user", f"{number}:{number}"]

@@ -195,7 +195,7 @@ class ScriptedGateway:
         cas.write_text("".join(Path(ca).read_text() for ca in world.lab.device_cas))
         world.lab.start("h2-gateway", "network", "/usr/bin/python3", HERE / "h2_gateway.py", self.control, lab.PKI / "server.crt",
                         lab.PKI / "server.key", cas, *options, env={"PYTHONDONTWRITEBYTECODE": "1"})
-        world.lab.listening("h2-gateway", "network", 3129)
+        world.lab.listening("h2-gateway", "network", int(options[options.index("--port") + 1]) if "--port" in options else 3129)
 
     def do(self, what: str, **more) -> list[dict]:
         with socket.socket(socket.AF_UNIX) as control:

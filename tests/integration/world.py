@@ -36,8 +36,8 @@ class World:
 
     # --- Wayleave ---
 
-    def start(self, *arguments) -> None:
-        self.lab.start_wayleave(*arguments)
+    def start(self, *arguments, **more) -> None:
+        self.lab.start_wayleave(*arguments, **more)
 
     def stop(self) -> int:
         # A drain waits for open flows at most a few seconds.
