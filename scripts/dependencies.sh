@@ -10,7 +10,7 @@ build=(g++ cmake ninja-build make pkg-config git ca-certificates mold
 lab=(python3 python3-cryptography python3-cbor2 openssl curl iproute2 nftables procps util-linux squid-openssl nginx-light
   swtpm swtpm-tools tpm2-tools scep zsh fish mandoc)
 fuzz=(clang-19 libclang-rt-19-dev llvm-19)
-interop=(golang-go pebble scep nghttp2-proxy apache2 sqlite3 python3-venv gnutls-bin opensc libnss3-tools p11-kit libengine-pkcs11-openssl openssh-client openssh-server)
+interop=(golang-go pebble scep nghttp2-proxy apache2 haproxy sqlite3 python3-venv gnutls-bin opensc libnss3-tools p11-kit libengine-pkcs11-openssl openssh-client openssh-server)
 bench=(libbenchmark-dev softhsm2 p11-kit opensc haproxy libnginx-mod-stream stunnel4 nghttp2-proxy redsocks python3)
 
 groups=("$@")
