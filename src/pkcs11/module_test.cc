@@ -8,6 +8,7 @@
 
 #include <thread>
 
+#include "base/sanitizers.h"
 #include "pkcs11/cryptoki.h"
 #include "pkcs11/identityd_test_support.h"
 
@@ -17,7 +18,7 @@ namespace {
 using test::PkeyContextPtr;
 
 // The allocators of g++ 12's sanitizers lock up in a child when another thread was allocating at the fork.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(WAYLEAVE_ADDRESS_SANITIZER) || defined(WAYLEAVE_THREAD_SANITIZER)
 constexpr bool kForkNeedsQuiet = true;
 #else
 constexpr bool kForkNeedsQuiet = false;

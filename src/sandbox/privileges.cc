@@ -13,8 +13,9 @@
 #include <cstdio>
 
 #include "base/owned.h"
+#include "base/sanitizers.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(WAYLEAVE_ADDRESS_SANITIZER)
 // LeakSanitizer attaches to its own process at exit, which an undumpable process does not allow: without this every
 // hardened daemon of a sanitizer build would end with its fatal error.
 extern "C" int __lsan_is_turned_off();

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/owned.h"
+#include "base/sanitizers.h"
 
 namespace wayleave::sandbox {
 namespace {
@@ -163,14 +164,9 @@ void refuseOtherFamilies(Builder& builder, std::vector<int> families) {
 }  // namespace
 
 bool enforcesAllowList() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(WAYLEAVE_ADDRESS_SANITIZER) || defined(WAYLEAVE_THREAD_SANITIZER)
   return false;
 #else
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-  return false;
-#endif
-#endif
   return true;
 #endif
 }

@@ -7,7 +7,9 @@
 
 #include <boost/asio/io_context.hpp>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#include "base/sanitizers.h"
+
+#if defined(WAYLEAVE_ADDRESS_SANITIZER) || defined(WAYLEAVE_THREAD_SANITIZER)
 constexpr bool kCountsMemory = false;
 #else
 constexpr bool kCountsMemory = true;
