@@ -320,6 +320,16 @@ Result<uint64_t> SqliteStore::sequence() {
   return static_cast<uint64_t>(read.number(0));
 }
 
+// SQLite would create it with the umask's mode, and gives -wal and -shm the mode of the database. Our descriptor is closed before
+// SQLite opens the file: closing one later would drop the process' POSIX locks on it, and the next program that looks into
+// the database would take itself for the only one, fold the log in and delete it under us.
+Status ensureFile(const std::string& path) {
+  const Fd file = Fd::adopt(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file) return std::unexpected(errnoError(errno, "open " + path));
+  if (fchmod(file.borrow(), 0600) != 0) return std::unexpected(errnoError(errno, "set the mode of " + path));
+  return {};
+}
+
 Result<int64_t> pragma(sqlite3* database, const char* sql) {
   Statement statement(database, sql);
   if (Result<bool> row = statement.step(); !row) return propagate(row.error());
@@ -368,11 +378,7 @@ std::string_view text(InstallState state) {
 }
 
 Result<std::unique_ptr<ManagementStore>> ManagementStore::open(const std::string& path, const Clock& clock) {
-  // SQLite would create it with the umask's mode, and gives -wal and -shm the mode of the database.
-  const Fd file = Fd::adopt(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file) return std::unexpected(errnoError(errno, "open " + path));
-  if (fchmod(file.borrow(), 0600) != 0) return std::unexpected(errnoError(errno, "set the mode of " + path));
-
+  if (Status ready = ensureFile(path); !ready) return propagate(ready.error());
   sqlite3* raw = nullptr;
   const int code = sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOFOLLOW, nullptr);
   Database database(raw);

@@ -1,6 +1,9 @@
 #include "management/management_store.h"
 
 #include <gtest/gtest.h>
+#include <sqlite3.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <sys/stat.h>
 
@@ -152,6 +155,35 @@ TEST_F(ManagementStoreTest, KeepsTheFilePrivate) {
   reopen();
   ASSERT_EQ(stat(path_.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600U);
+}
+
+// What another program sees in the database, which it opens and closes like any tool would.
+int installedSeenElsewhere(const std::string& path) {
+  const pid_t child = fork();
+  if (child == 0) {
+    sqlite3* database = nullptr;
+    sqlite3_stmt* statement = nullptr;
+    int count = 99;
+    if (sqlite3_open(path.c_str(), &database) == SQLITE_OK &&
+        sqlite3_prepare_v2(database, "SELECT count(*) FROM installations WHERE state='installed'", -1, &statement, nullptr) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+      count = sqlite3_column_int(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(database);
+    _exit(count);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WEXITSTATUS(status);
+}
+
+TEST_F(ManagementStoreTest, BugAProgramThatLooksIntoTheDatabaseTookTheLogAway) {
+  install("I1", "com.example.one", {});
+  EXPECT_EQ(installedSeenElsewhere(path_), 1);
+  install("I2", "com.example.two", {});
+  EXPECT_EQ(installedSeenElsewhere(path_), 2) << "written into a log that is no longer there";
+  reopen();
+  EXPECT_EQ(store_->profiles()->size(), 2U);
 }
 
 }  // namespace
