@@ -396,7 +396,8 @@ netdb_filename none
         return path
 
     def capture_active(self) -> bool:
-        return "table inet wayleave" in self.inside("device", "nft", "list", "tables").stdout
+        # The rules, not the table alone: it is claimed first, before the routes that the rules need.
+        return "tproxy" in self.inside("device", "nft", "list", "ruleset").stdout
 
     def close(self) -> None:
         for name in reversed(list(self.processes)):
