@@ -75,6 +75,13 @@ step "integration, release programs" /usr/bin/python3 tests/integration/run.py
 step "integration, ASan and UBSan programs" env WAYLEAVE_BIN="$PWD/build/asan/bin" /usr/bin/python3 tests/integration/run.py --sanitized
 grep -h '^skipped' build/check-integration*.log 2>/dev/null | sort -u
 
+# That the benchmarks run, nothing about speed.
+if [ -x /usr/sbin/haproxy ] || { [ "$(id -u)" -eq 0 ] && scripts/dependencies.sh bench > /dev/null 2>&1; }; then
+  step "benchmarks, short form" scripts/bench.sh --quick
+else
+  skip "benchmarks, short form: haproxy is not installed"
+fi
+
 printf 'took %d s\n' $((SECONDS - started))
 printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]
