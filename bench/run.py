@@ -125,7 +125,13 @@ def store(path: Path, fill) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def measure(options, rig: Rig) -> None:
+def lacking(results: dict[str, dict], columns: list[str]) -> list[str]:
+    """What ran without a figure to show for it: a candidate that did not start, a column in which nothing was carried."""
+    return [f"{name}: {column}" for name, values in results.items() for column in columns
+            if not values.get(column) or not (values[column].get("MB/s") or values[column].get("per second") or values[column].get("flows"))]
+
+
+def measure(options, rig: Rig) -> int:
     kinds = ("transparent",) if options.transparent else ("per flow", "full", "tuned", "shared")
     columns = options.columns or (TRANSPARENT if options.transparent else [*TIMED, *IDLE])
     wanted = [c for c in rig.catalogue() if c.kind in kinds and (not options.candidates or c.name in options.candidates) and
@@ -165,6 +171,10 @@ def measure(options, rig: Rig) -> None:
         for column, value in values.items():
             print(f"{name:22} {column:12} " + "  ".join(f"{k} {v:.1f}" if isinstance(v, float) and k != "cpu" else f"{k} {v:.3f}" if k == "cpu" else f"{k} {v}"
                                                         for k, v in value.items() if k != "rounds"))
+    if options.complete and (missing := [*set(options.candidates or ()) - results.keys(), *lacking(results, columns)]):
+        print(f"without a figure: {', '.join(missing)}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def main() -> int:
@@ -178,6 +188,7 @@ def main() -> int:
     parser.add_argument("--columns", type=names, help=", ".join([*TIMED, *IDLE]))
     parser.add_argument("--candidates", type=names)
     parser.add_argument("--transparent", action="store_true", help="flows captured by the kernel instead of plain TCP")
+    parser.add_argument("--complete", action="store_true", help="fail when a candidate is without a figure in one of the columns")
     parser.add_argument("--soak", action="store_true")
     parser.add_argument("--soak-flows", type=int, default=1_000_000)
     parser.add_argument("--store", type=Path, default=lab.ROOT / "build/bench/data-plane.json")
@@ -199,11 +210,10 @@ def main() -> int:
             print("\n" + json.dumps(result, indent=1))
             store(options.store, lambda content: content.update({"soak": result}))
             return 1 if result["failures"] or result["at once"]["failures"] else 0
-        measure(options, rig)
+        return measure(options, rig)
     finally:
         machine.close()
         shutil.rmtree(work, ignore_errors=True)
-    return 0
 
 
 if __name__ == "__main__":
