@@ -218,17 +218,17 @@ json IdentityService::view(const keychain::IdentityRecord& record, bool whole) {
   if (const Result<keychain::KeyRecord> key = parts_.store.key(record.keyId)) {
     info.publicKey = key->spki;
     info.keyKind = std::string(keys::text(key->kind));
-    if (const Result<keys::PublicKey> decoded = keys::PublicKey::fromSpki(key->spki)) {
-      info.keyType = decoded->type == keys::KeyType::Rsa ? fmt::format("RSA {}", decoded->bits)
-                                                         : std::string(keys::text(decoded->type));
-      for (const keys::SignatureScheme scheme : keys::schemesFor(decoded->type))
+    if (const auto decoded = publicKeys_.of(key->spki, keys::PublicKey::fromSpki)) {
+      const keys::PublicKey& its = **decoded;
+      info.keyType =
+          its.type == keys::KeyType::Rsa ? fmt::format("RSA {}", its.bits) : std::string(keys::text(its.type));
+      for (const keys::SignatureScheme scheme : keys::schemesFor(its.type))
         info.schemes.emplace_back(keys::text(scheme));
     }
   }
-  const Result<CertificateView> leaf = record.chain.empty()
-                                           ? Result<CertificateView>(fail(Reason::Internal, "no certificate"))
-                                           : viewCertificate(record.chain.front());
-  if (leaf) {
+  if (record.chain.empty()) return localapi::toJson(info);
+  if (const auto decoded = certificates_.of(record.chain.front(), viewCertificate)) {
+    const CertificateView* leaf = decoded->get();
     info.subject = leaf->subject;
     info.issuer = leaf->issuer;
     info.serial = leaf->serial;

@@ -25,8 +25,10 @@
 #include "broker/applications.h"
 #include "broker/audit.h"
 #include "broker/caller.h"
+#include "broker/certificate_view.h"
 #include "broker/grants.h"
 #include "broker/key_ring.h"
+#include "broker/memo.h"
 #include "broker/signing_queue.h"
 #include "broker/token_bucket.h"
 #include "broker/watchers.h"
@@ -164,6 +166,8 @@ class IdentityService {
   Watchers watchers_;
   ApplicationTable applications_;
   ApplicationStreams streams_;
+  Memo<CertificateView> certificates_;
+  Memo<keys::PublicKey> publicKeys_;
   std::mutex bucketsMutex_;
   std::map<std::string, TokenBucket> signatureBuckets_;
   std::map<uid_t, TokenBucket> refusalBuckets_;

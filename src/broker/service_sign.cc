@@ -148,6 +148,7 @@ void IdentityService::sign(const CallPtr& call, Signature signature) {
   auto shared = std::make_shared<Signature>(std::move(signature));
   signing_.submit(
       {.key = shared->key.id,
+       .threads = shared->key.kind == keys::KeyKind::Software ? parts_.signing.softwareThreads : 1,
        .caller = std::hash<std::string>{}(fmt::format("{}\n{}", call->verdict.uid, call->verdict.executable)),
        .deadline = shared->deadline,
        .abandoned = [call] { return call->responder->gone() || hasGone(*call->request.peer); },

@@ -30,7 +30,7 @@ struct KeyQueue {
   std::map<uint64_t, std::deque<JobPtr>> callers;  // none is empty
   uint64_t lastServed = 0;
   size_t queued = 0;
-  bool hasThread = false;
+  size_t threads = 0, idle = 0;  // idle: of the threads, those that wait for work
   std::condition_variable wake;
 
   JobPtr takeNext() {
@@ -149,11 +149,12 @@ void SigningQueue::State::submit(SigningRequest request) {
   const bool earliest = deadlines.empty() || job->request.deadline < deadlines.begin()->first;
   deadlines.emplace(job->request.deadline, job);
   if (earliest) timerWake.notify_one();
-  if (queue.hasThread) {
-    queue.wake.notify_one();
-  } else {
-    queue.hasThread = true;
+  // A thread that was woken counts as idle until it runs: so work is compared with the idle, and not just notified.
+  if (queue.queued > queue.idle && queue.threads < std::max<size_t>(job->request.threads, 1)) {
+    ++queue.threads;
     startThread([this, key = job->request.key, &queue] { work(key, queue); });
+  } else {
+    queue.wake.notify_one();
   }
   lock.unlock();
   bury();
@@ -162,9 +163,11 @@ void SigningQueue::State::submit(SigningRequest request) {
 void SigningQueue::State::work(const std::string& key, KeyQueue& queue) {
   std::unique_lock lock(mutex);
   for (;;) {
-    if (!queue.wake.wait_for(lock, kIdleThread, [&] { return stopping || queue.queued > 0; }) || stopping) {
-      queue.hasThread = false;
-      if (!stopping) keys.erase(key);
+    ++queue.idle;
+    const bool woken = queue.wake.wait_for(lock, kIdleThread, [&] { return stopping || queue.queued > 0; });
+    --queue.idle;
+    if (!woken || stopping) {
+      if (--queue.threads == 0 && !stopping) keys.erase(key);
       return;
     }
     const JobPtr job = queue.takeNext();

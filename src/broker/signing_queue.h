@@ -1,10 +1,10 @@
 #pragma once
 
-// In front of each key: a bounded queue that is fair between callers, and one thread that signs.
+// In front of each key: a bounded queue that is fair between callers, and the thread (or threads) that sign.
 //
 // A TPM signs one thing at a time and may take 600 ms; a caller that asks a hundred times must not keep another waiting
-// for a minute, and a key that hangs must not keep other keys waiting at all. So: a queue and a thread per key; within
-// a queue the callers take turns; every request is answered at its deadline whatever the key does.
+// for a minute, and a key that hangs must not keep other keys waiting at all. So: a queue and threads
+// per key; within a queue the callers take turns; every request is answered at its deadline whatever the key does.
 
 #include <cstdint>
 #include <functional>
@@ -22,10 +22,13 @@ struct SigningLimits {
   // until his deadline. What one caller asks delays no other: callers take turns.
   size_t perKey = 512;
   size_t perCaller = 64;
+  size_t softwareThreads = 1;  // for each key in software
 };
 
 struct SigningRequest {
   std::string key;      // id
+  // How many signatures this key makes at once. A TPM works on one at a time; a key in software takes what cores there are.
+  size_t threads = 1;
   uint64_t caller = 0;  // who takes turns: the caller's user id, for example
   Steady deadline{};
   // Has the caller gone? Asked just before signing, and of those that wait when there is no room; must not block; may be

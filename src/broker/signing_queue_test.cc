@@ -103,6 +103,24 @@ TEST(SigningQueue, BoundsTheQueueAndEachCallersShare) {
   gate.open(100);
 }
 
+TEST(SigningQueue, GivesAKeyThatSignsSeveralAtOnceAsManyThreadsAndNoMore) {
+  Gate gate;
+  SigningQueue queue;
+  std::vector<std::shared_ptr<Answer>> answers;
+  for (int index = 0; index < 5; ++index) {
+    answers.push_back(std::make_shared<Answer>());
+    SigningRequest made = request("k", 1, in(30s), [&] { return gate.pass(); }, answers.back());
+    made.threads = 2;
+    queue.submit(std::move(made));
+  }
+  gate.awaitEntered();
+  gate.awaitEntered();
+  EXPECT_EQ(2u, queue.statistics().running);
+  EXPECT_EQ(3u, queue.statistics().queued);
+  gate.open(5);
+  for (auto& answer : answers) EXPECT_TRUE(answer->future.get());
+}
+
 TEST(SigningQueue, AnswersAtTheDeadlineWhateverTheKeyDoes) {
   Gate gate;
   SigningQueue queue;

@@ -9,6 +9,8 @@ namespace {
 constexpr int kBusyTimeoutMs = 5000;
 // Largest text or blob, bytes. A certificate has a few kilobytes; what is larger is a mistake or an attack.
 constexpr int kMaxValueBytes = 1024 * 1024;
+// The store has about forty statements; a text that is made anew each time must not pile up.
+constexpr size_t kMostKept = 64;
 
 Reason reasonOf(int extended) {
   if (extended == SQLITE_CONSTRAINT_UNIQUE || extended == SQLITE_CONSTRAINT_PRIMARYKEY) return Reason::Duplicate;
@@ -43,6 +45,15 @@ Error sqliteError(sqlite3* database, int code) {
 }
 
 }  // namespace
+
+Statement::~Statement() {
+  if (!statement_ || kept_->size() >= kMostKept) return;
+  // What reset returns is the error of the last step, which step() has reported.
+  sqlite3_reset(statement_.get());
+  sqlite3_clear_bindings(statement_.get());
+  const char* text = sqlite3_sql(statement_.get());
+  if (text != nullptr) kept_->try_emplace(text, std::move(statement_));
+}
 
 void Statement::check(int code) {
   if (code_ == SQLITE_OK) code_ = code;
@@ -110,9 +121,15 @@ Result<Database> Database::open(const std::string& path) {
 }
 
 Statement Database::prepare(std::string_view sql) {
-  Statement statement(handle_.get());
+  Statement statement(handle_.get(), *kept_);
+  if (const auto found = kept_->find(sql); found != kept_->end()) {
+    statement.statement_ = std::move(found->second);
+    kept_->erase(found);  // one that is still being stepped is not given out twice
+    return statement;
+  }
   sqlite3_stmt* raw = nullptr;
-  statement.check(sqlite3_prepare_v2(handle_.get(), sql.data(), static_cast<int>(sql.size()), &raw, nullptr));
+  statement.check(sqlite3_prepare_v3(handle_.get(), sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT,
+                                     &raw, nullptr));
   statement.statement_.reset(raw);
   return statement;
 }
@@ -132,18 +149,18 @@ Result<int64_t> Database::number(std::string_view sql) {
 }
 
 Result<Transaction> Transaction::begin(Database& database, Kind kind) {
-  if (const Status begun = database.script(kind == Kind::Write ? "BEGIN IMMEDIATE" : "BEGIN"); !begun)
+  if (const Status begun = database.run(kind == Kind::Write ? "BEGIN IMMEDIATE" : "BEGIN"); !begun)
     return std::unexpected(begun.error());
   return Transaction(database);
 }
 
 Transaction::~Transaction() {
   // Some errors (a full disk) have rolled back already; then this one fails, and nothing is left to do.
-  if (database_ != nullptr) static_cast<void>(database_->script("ROLLBACK"));
+  if (database_ != nullptr) static_cast<void>(database_->run("ROLLBACK"));
 }
 
 Status Transaction::commit() {
-  if (const Status done = database_->script("COMMIT"); !done) return done;
+  if (const Status done = database_->run("COMMIT"); !done) return done;
   database_ = nullptr;
   return {};
 }

@@ -1,7 +1,10 @@
 #pragma once
 
-// SQLite as values: statements that finalise themselves, transactions that roll back unless committed, result codes as
+// SQLite as values: statements that give themselves back, transactions that roll back unless committed, result codes as
 // Errors. Not thread-safe: the store holds one mutex around it.
+//
+// Preparing a statement costs several times what running it does, and the store runs the same few dozen: a statement
+// that has served is kept, reset and without its arguments, for the next query with the same text.
 //
 // Result codes become: UNIQUE and PRIMARY KEY → Duplicate; other constraints → Conflict; BUSY, LOCKED → Busy; CORRUPT,
 // NOTADB, TOOBIG → BadInput; the operating system's refusals → Io; the rest → Internal.
@@ -10,6 +13,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -22,11 +27,19 @@
 
 namespace wayleave::keychain {
 
+using StatementHandle = Handle<sqlite3_stmt, sqlite3_finalize>;
+// By the statement's text; none is in use. At a fixed address, because a database moves while statements are out.
+using KeptStatements = std::map<std::string, StatementHandle, std::less<>>;
+
 // One statement with its arguments, stepped through its rows. An error of preparing or binding waits in it and comes
 // back from the first step, so that a call site has one place to look. Columns are read only after step() returned
 // true.
 class Statement {
  public:
+  Statement(Statement&&) = default;
+  Statement& operator=(Statement&&) = delete;
+  ~Statement();
+
   // True: a row is there. False: the end.
   Result<bool> step();
   // For statements that return no row.
@@ -39,15 +52,16 @@ class Statement {
 
  private:
   friend class Database;
-  explicit Statement(sqlite3* database) : database_(database) {}
+  Statement(sqlite3* database, KeptStatements& kept) : database_(database), kept_(&kept) {}
   void bind(int at, std::string_view value);
   void bind(int at, ByteView value);
   void bind(int at, int64_t value);
   void bind(int at, std::nullptr_t);
   void check(int code);
 
-  sqlite3* database_;  // outlives the statement
-  Handle<sqlite3_stmt, sqlite3_finalize> statement_;
+  sqlite3* database_;  // outlives the statement, as do the kept ones
+  KeptStatements* kept_;
+  StatementHandle statement_;
   int code_ = SQLITE_OK;
 };
 
@@ -91,6 +105,7 @@ class Database {
   }
 
   Handle<sqlite3, sqlite3_close_v2> handle_;
+  std::unique_ptr<KeptStatements> kept_ = std::make_unique<KeptStatements>();  // finalised before the database is closed
 };
 
 // Rolls back unless commit() succeeded. `Write` takes the write lock at once, so that a second process waits here (busy

@@ -1,6 +1,6 @@
 // wayleave-identityd: the process that owns keys and has no network. This file names the concrete parts and wires them.
 //
-// Order matters: the witness is forked while there is one thread and while there may be root; then root goes, then the
+// Order matters: the witnesses are forked while there is one thread and while there may be root; then root goes, then the
 // sandbox closes; only then are state and grants read and threads made.
 
 #include <fmt/format.h>
@@ -9,14 +9,16 @@
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "broker/hardening.h"
 #include "broker/identity_service.h"
-#include "broker/witness.h"
+#include "broker/witness_pool.h"
 #include "keys/sealer.h"
 #include "keys/tpm/tpm_device.h"
 #include "localapi/server.h"
@@ -40,6 +42,9 @@ struct Options {
   std::string managementUser = "wayleave-management";
   size_t connectionsPerUser = 64;
 };
+
+// How many software signatures are worth making at once with one key.
+size_t cores() { return std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 4); }
 
 std::string folderOf(const std::string& path) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
@@ -82,10 +87,10 @@ Status checkStateFolder(const std::string& folder) {
   return {};
 }
 
-// Waits for the signals of a daemon's life. True: end; false: the witness is gone.
-bool serveUntilTold(const sigset_t& signals, broker::IdentityService& service, const broker::WitnessProcess& witness) {
+// Waits for the signals of a daemon's life. True: end; false: the witnesses are gone.
+bool serveUntilTold(const sigset_t& signals, broker::IdentityService& service, const broker::WitnessPool& witnesses) {
   const timespec second{1, 0};
-  while (!witness.lost()) {
+  while (!witnesses.lost()) {
     switch (::sigtimedwait(&signals, nullptr, &second)) {
       case SIGHUP:
         localapi::tellServiceManager("RELOADING=1");
@@ -114,8 +119,8 @@ Result<bool> run(const Options& options, std::span<char> title) {
     if (!found) return propagate(found.error());
     account = std::move(*found);
   }
-  const auto witness = broker::WitnessProcess::start(account, title);
-  if (!witness) return propagate(witness.error());
+  const auto witnesses = broker::WitnessPool::start({.account = account, .title = title});
+  if (!witnesses) return propagate(witnesses.error());
   if (Status done = prepareFolders(options, account); !done) return propagate(done.error());
   if (Status done = sandbox::becomeUser(account); !done) return propagate(done.error());
   if (Status done = checkStateFolder(options.stateFolder); !done) return propagate(done.error());
@@ -146,7 +151,7 @@ Result<bool> run(const Options& options, std::span<char> title) {
   broker::GrantTable grants(options.grantsFolder, variables(options),
                             options.grantsFolderGiven ? "" : broker::shippedGrants());
   (void)grants.reload();  // with a mistake in them nobody gets anything; the log and the status say so
-  broker::CallerVerifier callers(**witness, clock);
+  broker::CallerVerifier callers(**witnesses, clock);
   broker::IdentityService service({.store = **store,
                                    .keys = keys,
                                    .callers = callers,
@@ -154,7 +159,7 @@ Result<bool> run(const Options& options, std::span<char> title) {
                                    .audit = **audit,
                                    .clock = clock,
                                    .auditFolder = options.stateFolder,
-                                   .signing = {.perCaller = options.connectionsPerUser}});
+                                   .signing = {.perCaller = options.connectionsPerUser, .softwareThreads = cores()}});
   if (Status recorded = (*audit)->append({.event = "start", .outcome = "OK", .detail = WAYLEAVE_VERSION}); !recorded)
     log::failure("the audit log cannot be written: nothing will be signed", recorded.error());
 
@@ -173,9 +178,9 @@ Result<bool> run(const Options& options, std::span<char> title) {
   log::info("serving", {{"socket", options.socket}, {"tpm", options.tcti.empty() ? "none" : options.tcti}});
   localapi::tellServiceManager("READY=1");
 
-  const bool told = serveUntilTold(signals, service, **witness);
+  const bool told = serveUntilTold(signals, service, **witnesses);
   localapi::tellServiceManager("STOPPING=1");
-  log::info("stopping", {{"why", told ? "told to" : "the witness is gone: callers cannot be verified"}});
+  log::info("stopping", {{"why", told ? "told to" : "a witness is gone: callers cannot be verified"}});
   service.stop();
   server->reset();
   return told;
