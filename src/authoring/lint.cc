@@ -10,7 +10,7 @@
 namespace wayleave::authoring {
 namespace {
 
-// "line 12, column 3: …": how the readers say where a file stopped making sense.
+// "line 12, column 3: …", "not JSON: line 12, …": how the readers say where a file stopped making sense.
 void takePosition(LintFinding& finding) {
   const auto number = [](std::string_view& text, std::string_view before, uint32_t& out) {
     if (!text.starts_with(before)) return false;
@@ -21,13 +21,16 @@ void takePosition(LintFinding& finding) {
     return true;
   };
   std::string_view text = finding.message;
+  constexpr std::string_view kNotJson = "not JSON: ";
+  const bool json = text.starts_with(kNotJson);
+  if (json) text.remove_prefix(kNotJson.size());
   uint32_t line = 0, column = 0;
   if (!number(text, "line ", line)) return;
   (void)number(text, ", column ", column);
   if (!text.starts_with(": ")) return;
   finding.line = line;
   finding.column = column;
-  finding.message = std::string(text.substr(2));
+  finding.message = (json ? std::string(kNotJson) : std::string()) + std::string(text.substr(2));
 }
 
 }  // namespace
@@ -63,19 +66,21 @@ LintFinding toLintFinding(const management::Finding& finding, const std::string&
 std::vector<LintFinding> lint(const std::vector<LintInput>& inputs, const LintOptions& options) {
   std::vector<LintFinding> all;
   std::vector<ProfileFacts> profiles;
-  std::vector<const LintInput*> declarations;
+  std::vector<DeclarationInput> declarations;
   const auto take = [&all](std::vector<LintFinding> more) { std::ranges::move(more, std::back_inserter(all)); };
-  for (const LintInput& input : inputs) {
-    if (looksLikeJson(input.bytes) && !input.name.ends_with(".mobileconfig")) {
-      declarations.push_back(&input);
-      continue;
+  for (const LintInput& input : inputs) switch (kindOf(input)) {
+      case FileKind::Declaration: declarations.push_back({input.name, input.bytes, "", 0}); break;
+      case FileKind::Document: take(lintDocument(input)); break;
+      case FileKind::MdmBody: take(lintMdmBody(input, options)); break;
+      case FileKind::Profile: {
+        LintedProfile profile = lintProfile(input, options);
+        take(std::move(profile.findings));
+        profiles.push_back(std::move(profile.facts));
+        break;
+      }
     }
-    LintedProfile profile = lintProfile(input, options);
-    take(std::move(profile.findings));
-    profiles.push_back(std::move(profile.facts));
-  }
   take(lintAcross(profiles));
-  take(lintDeclarations(declarations, options));
+  take(lintDeclarations(declarations));
 
   std::erase_if(all, [&](const LintFinding& finding) {
     return finding.severity != Severity::Error && std::ranges::find(options.ignoredRules, finding.rule) != options.ignoredRules.end();

@@ -31,13 +31,23 @@ struct LintInput {
   Bytes bytes;
 };
 
+// What a file is taken for. Names count where bytes leave it open; what is neither property list nor JSON is a bad profile.
+enum class FileKind : uint8_t {
+  Profile,
+  Declaration,
+  Document,  // JSON that belongs to declarations: a credential document, a status report, a server's answer
+  MdmBody,   // a property list of the MDM protocol
+};
+FileKind kindOf(const LintInput& input);
+
 struct LintOptions {
   Wall now = std::chrono::system_clock::now();  // judges certificates and dates
   std::vector<std::string> ignoredRules;        // findings of these rules are left out; errors never are
 };
 
 // All findings, by input and line. Declarations are judged together, as one set that a server would offer; profiles each
-// on its own, and against each other where they would meet on a device.
+// on its own, and against each other where they would meet on a device. Also known, each by itself: the documents of
+// credential assets, status reports, a server's answers to a device, and the property lists of the MDM protocol.
 std::vector<LintFinding> lint(const std::vector<LintInput>& inputs, const LintOptions& options = {});
 
 struct LintCounts {
@@ -56,7 +66,7 @@ struct CollectedFiles {
   std::vector<Error> unreadable;
 };
 // Files as named ("-" is standard input), folders with every *.mobileconfig and *.json below them, sorted. JSON files in
-// folders that are no declarations (an asset's document, a package.json) are left out; a file that was named is not.
+// folders that have nothing to do with management (a package.json) are left out; a file that was named is not.
 CollectedFiles collectFiles(const std::vector<std::string>& paths);
 
 }  // namespace wayleave::authoring

@@ -1,7 +1,6 @@
 // Declarations: JSON that a server hands out one by one, and that refer to each other by Identifier.
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 
 #include <fmt/format.h>
@@ -16,20 +15,14 @@ using management::Declaration;
 using management::DeclarationKind;
 
 struct Known {
-  const LintInput* file;
+  const DeclarationInput* input;
   Declaration declaration;
+
+  std::string name() const { return input->place.empty() ? input->file : input->place; }
 };
 
-// The reader of JSON tells where it stopped in its sentence: "not JSON: line 2, column 11: …".
-void setPosition(LintFinding& finding) {
-  constexpr std::string_view kWords[] = {"line ", "column "};
-  uint32_t* const numbers[] = {&finding.line, &finding.column};
-  for (size_t i = 0; i < 2; ++i) {
-    const size_t at = finding.message.find(kWords[i]);
-    if (at == std::string::npos) return;
-    const char* from = finding.message.data() + at + kWords[i].size();
-    std::from_chars(from, finding.message.data() + finding.message.size(), *numbers[i]);
-  }
+std::string within(const DeclarationInput& input, const std::string& where) {
+  return input.place.empty() ? where : where.empty() ? input.place : input.place + ": " + where;
 }
 
 // What the files of one run say about each other.
@@ -46,7 +39,7 @@ class References {
       if (!declaration.identifier.empty() && byIdentifier_.at(declaration.identifier) != &known)
         report(Severity::Error, known, "Identifier",
                fmt::format("{} is also the identifier of {}", management::shown(declaration.identifier),
-                           byIdentifier_.at(declaration.identifier)->file->name),
+                           byIdentifier_.at(declaration.identifier)->name()),
                "every declaration of a device has its own");
       for (const std::string& configuration : declaration.configurations)
         mustBe(known, "Payload.StandardConfigurations", configuration, DeclarationKind::Configuration);
@@ -89,7 +82,7 @@ class References {
   }
 
   void report(Severity severity, const Known& known, std::string where, std::string message, std::string hint = {}) {
-    out_.push_back({severity, known.file->name, 0, 0, "declaration-reference", std::move(where), std::move(message), std::move(hint)});
+    out_.push_back({severity, known.input->file, known.input->line, 0, "declaration-reference", within(*known.input, where), std::move(message), std::move(hint)});
   }
 
   const std::vector<Known>& all_;
@@ -100,15 +93,19 @@ class References {
 
 }  // namespace
 
-std::vector<LintFinding> lintDeclarations(const std::vector<const LintInput*>& files, const LintOptions&) {
+std::vector<LintFinding> lintDeclarations(const std::vector<DeclarationInput>& declarations) {
   std::vector<LintFinding> out;
   std::vector<Known> all;
-  for (const LintInput* file : files) {
+  for (const DeclarationInput& input : declarations) {
     std::vector<management::Finding> findings;
-    all.push_back({file, management::readDeclaration(file->bytes, &findings)});
+    all.push_back({&input, management::readDeclaration(input.bytes, &findings)});
     for (const management::Finding& finding : findings) {
-      LintFinding& found = out.emplace_back(toLintFinding(finding, file->name, "declaration"));
-      if (found.line == 0 && found.message.starts_with("not JSON")) setPosition(found);
+      LintFinding& found = out.emplace_back(toLintFinding(finding, input.file, "declaration"));
+      if (input.place.empty()) continue;
+      // Lines inside a declaration mean nothing in the file that carries it.
+      found.where = within(input, found.where);
+      found.line = input.line;
+      found.column = 0;
     }
   }
   References(all, out).judge();

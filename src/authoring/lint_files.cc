@@ -17,10 +17,11 @@ namespace fs = std::filesystem;
 constexpr size_t kMostBytes = 16 * 1024 * 1024;  // of one file, as the importer
 constexpr size_t kMostFiles = 10'000;            // below one folder: beyond that, the wrong folder was named
 
-// Has the one key that every declaration has and hardly another JSON file: a Type of Apple's.
-bool looksLikeDeclaration(ByteView bytes) {
-  const nlohmann::json document = nlohmann::json::parse(asText(bytes), nullptr, false);
-  if (document.is_discarded()) return true;  // a broken one must be told, not passed over
+// A broken one, a declaration, or what belongs to declarations; not a package.json that lies beside them.
+bool belongsToManagement(const LintInput& input) {
+  if (kindOf(input) != FileKind::Declaration) return true;
+  const nlohmann::json document = nlohmann::json::parse(asText(input.bytes), nullptr, false);
+  if (document.is_discarded()) return true;  // must be told, not passed over
   if (!document.is_object() || !document.contains("Type") || !document["Type"].is_string()) return false;
   return document["Type"].get_ref<const std::string&>().starts_with("com.apple.");
 }
@@ -43,20 +44,14 @@ Result<std::vector<std::string>> filesBelow(const std::string& folder) {
 
 }  // namespace
 
-bool looksLikeJson(ByteView bytes) {
-  const auto first = std::ranges::find_if(bytes, [](uint8_t c) { return c != ' ' && c != '\t' && c != '\r' && c != '\n'; });
-  return first != bytes.end() && (*first == '{' || *first == '[');
-}
-
 CollectedFiles collectFiles(const std::vector<std::string>& paths) {
   CollectedFiles out;
   const auto take = [&out](const std::string& path, bool named) {
     if (std::ranges::find(out.inputs, path, &LintInput::name) != out.inputs.end()) return;
     Result<Bytes> bytes = path == "-" ? readAll(STDIN_FILENO, kMostBytes) : readFile(path, kMostBytes);
-    if (!bytes)
-      out.unreadable.push_back(bytes.error());
-    else if (named || !looksLikeJson(*bytes) || looksLikeDeclaration(*bytes))
-      out.inputs.push_back({path == "-" ? "<stdin>" : path, std::move(*bytes)});
+    if (!bytes) return out.unreadable.push_back(bytes.error());
+    LintInput input{path == "-" ? "<stdin>" : path, std::move(*bytes)};
+    if (named || !looksLikeJson(input.bytes) || belongsToManagement(input)) out.inputs.push_back(std::move(input));
   };
   for (const std::string& path : paths) {
     std::error_code ignored;

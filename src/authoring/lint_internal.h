@@ -57,9 +57,21 @@ void lintCertificatePayload(const plist::Dictionary& payload, const std::string&
 
 std::vector<LintFinding> lintAcross(const std::vector<ProfileFacts>& profiles);
 
+// One declaration: a file of its own, or a part of a profile.
+struct DeclarationInput {
+  std::string file;
+  ByteView bytes;
+  std::string place;  // in the file: "PayloadContent[0].Declarations[1]"; empty: the file itself
+  uint32_t line = 0;  // of the place
+};
+// Declarations that are offered together, judged as one set.
+std::vector<LintFinding> lintDeclarations(const std::vector<DeclarationInput>& declarations);
+
 bool looksLikeJson(ByteView bytes);
-// All declarations of a run, judged together.
-std::vector<LintFinding> lintDeclarations(const std::vector<const LintInput*>& files, const LintOptions& options);
+// JSON that belongs to declarations and is none (an asset's document, a status report, a server's answer), and the bodies of
+// the MDM protocol.
+std::vector<LintFinding> lintDocument(const LintInput& input);
+std::vector<LintFinding> lintMdmBody(const LintInput& input, const LintOptions& options);
 
 // The string under `key`, or "".
 std::string stringOf(const plist::Dictionary& dictionary, std::string_view key);

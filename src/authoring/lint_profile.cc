@@ -153,6 +153,20 @@ void lintUnused(const std::vector<const Dictionary*>& payloads, const ProfileFac
   }
 }
 
+// The declarations of its com.apple.declarations payloads, which are one set.
+std::vector<LintFinding> lintCarried(const std::vector<const Dictionary*>& payloads, const plist::Lines& lines, const std::string& file) {
+  std::vector<DeclarationInput> carried;
+  for (size_t i = 0; i < payloads.size(); ++i) {
+    if (payloads[i] == nullptr || stringOf(*payloads[i], "PayloadType") != "com.apple.declarations") continue;
+    const plist::Value* list = payloads[i]->find("Declarations");
+    if (list == nullptr || list->array() == nullptr) continue;
+    const std::string path = childPath(childPath("PayloadContent", i), "Declarations");
+    for (size_t k = 0; k < list->array()->size(); ++k)
+      if (const Bytes* json = (*list->array())[k].data()) carried.push_back({file, *json, childPath(path, k), lineOf(lines, childPath(path, k))});
+  }
+  return lintDeclarations(carried);
+}
+
 }  // namespace
 
 std::string stringOf(const Dictionary& dictionary, std::string_view key) {
@@ -203,6 +217,7 @@ LintedProfile lintProfile(const LintInput& input, const LintOptions& options) {
   lintDelivery(payloads, report);
   lintUnused(payloads, out.facts, report);
   std::ranges::move(report.take(input.name), std::back_inserter(out.findings));
+  std::ranges::move(lintCarried(payloads, read->lines, input.name), std::back_inserter(out.findings));
   return out;
 }
 

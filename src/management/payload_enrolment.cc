@@ -38,9 +38,21 @@ std::optional<AcmeExternalAccount> readExternalAccount(Keys& keys) {
   return AcmeExternalAccount{*identifier, Secret(*hmacKey)};
 }
 
+// Who may use and export the key. A declaration says it in the configuration, not in the credential's document.
+template <typename Payload>
+void readAccess(Keys& keys, Payload& payload, bool ofProfile) {
+  if (!ofProfile) {
+    for (const std::string_view key : {"KeyIsExtractable", "AllowAllAppsAccess"})
+      keys.mistaken(key, "it is a key of profiles and of com.apple.configuration.security.identity");
+    return;
+  }
+  payload.keyIsExtractable = keys.boolean("KeyIsExtractable").value_or(true);
+  payload.allowAllAppsAccess = keys.boolean("AllowAllAppsAccess").value_or(false);
+}
+
 }  // namespace
 
-AcmePayload readAcmePayload(Keys& keys, const ReadContext&) {
+AcmePayload readAcmePayload(Keys& keys, const ReadContext&, AcmeForm form) {
   AcmePayload payload;
   if (const std::string* url = keys.string("DirectoryURL", Need::Required)) {
     payload.directoryUrl = *url;
@@ -56,10 +68,10 @@ AcmePayload readAcmePayload(Keys& keys, const ReadContext&) {
   const auto attest = keys.boolean("Attest");
   if (size && type && hardwareBound) {
     const AcmeKeyRequest request{*type, *size, *hardwareBound, attest.value_or(false)};
-    for (AcmeKeyRefusal& refusal : checkAcmeKey(request, AcmeForm::ProfilePayload))
+    for (AcmeKeyRefusal& refusal : checkAcmeKey(request, form))
       keys.error(refusal.key, std::move(refusal.message), std::move(refusal.hint));
     if (*type == KeyType::Rsa && *size < 2048) keys.warn("KeySize", "RSA keys below 2048 bits are refused by most CAs");
-    if (*type == KeyType::EcSecPrimeRandom && *size == 192)
+    if (*type == KeyType::EcSecPrimeRandom && *size == 192 && form == AcmeForm::ProfilePayload)
       keys.warn("KeySize", "P-192 is allowed, but refused by most CAs and absent from declarations");
     payload.keyType = *type;
     payload.keySize = static_cast<int>(*size);
@@ -78,8 +90,7 @@ AcmePayload readAcmePayload(Keys& keys, const ReadContext&) {
                             "client authentication is 1.3.6.1.5.5.7.3.2");
     payload.extendedKeyUsage = std::move(*usages);
   }
-  payload.keyIsExtractable = keys.boolean("KeyIsExtractable").value_or(true);
-  payload.allowAllAppsAccess = keys.boolean("AllowAllAppsAccess").value_or(false);
+  readAccess(keys, payload, form == AcmeForm::ProfilePayload);
   if (const std::string* url = keys.string("AttestationURL")) {
     payload.attestationUrl = *url;
     while (payload.attestationUrl.ends_with('/')) payload.attestationUrl.pop_back();
@@ -112,7 +123,9 @@ void readFingerprint(Keys& keys, ScepPayload& payload) {
   payload.caFingerprint = *fingerprint;
 }
 
-void readScepContent(Keys& keys, ScepPayload& payload) {
+}  // namespace
+
+void readScepContent(Keys& keys, ScepPayload& payload, bool ofProfile) {
   if (const std::string* url = keys.string("URL", Need::Required)) {
     payload.url = *url;
     if (isHttpUrl(*url, "http://")) {
@@ -145,8 +158,7 @@ void readScepContent(Keys& keys, ScepPayload& payload) {
   readFingerprint(keys, payload);
   payload.retries = static_cast<int>(keys.integer("Retries", Need::Optional, 0, 1000).value_or(3));
   payload.retryDelay = std::chrono::seconds(keys.integer("RetryDelay", Need::Optional, 0, 86400).value_or(10));
-  payload.keyIsExtractable = keys.boolean("KeyIsExtractable").value_or(true);
-  payload.allowAllAppsAccess = keys.boolean("AllowAllAppsAccess").value_or(false);
+  readAccess(keys, payload, ofProfile);
   keys.mistaken("KeyType", "SCEP payloads spell it with a space: Key Type");
   keys.mistaken("KeyUsage", "SCEP payloads spell it with a space: Key Usage");
   keys.mistaken("KeySize", "SCEP payloads spell it Keysize");
@@ -154,8 +166,6 @@ void readScepContent(Keys& keys, ScepPayload& payload) {
   keys.mistaken("GetCACaps", "the server is asked for its capabilities");
   keys.finish();
 }
-
-}  // namespace
 
 ScepPayload readScepPayload(Keys& keys, const ReadContext& context) {
   ScepPayload payload;
@@ -165,7 +175,7 @@ ScepPayload readScepPayload(Keys& keys, const ReadContext& context) {
   keys.finish();
   if (content == nullptr) return payload;
   Keys inner(*content, keys.pathOf("PayloadContent"), context.report);
-  readScepContent(inner, payload);
+  readScepContent(inner, payload, true);
   return payload;
 }
 

@@ -36,8 +36,12 @@ struct ReadContext {
 // reported.
 CertificatePayload readCertificatePayload(Keys& keys, const ReadContext& context);
 Pkcs12Payload readPkcs12Payload(Keys& keys, const ReadContext& context);
-AcmePayload readAcmePayload(Keys& keys, const ReadContext& context);
+// In a declaration's document (com.apple.credential.acme) P-192 and the two keys about access are not allowed.
+AcmePayload readAcmePayload(Keys& keys, const ReadContext& context, AcmeForm form = AcmeForm::ProfilePayload);
 ScepPayload readScepPayload(Keys& keys, const ReadContext& context);
+// The dictionary inside it, which as a declaration's document (com.apple.credential.scep) stands alone and lacks the two
+// keys about access.
+void readScepContent(Keys& keys, ScepPayload& payload, bool ofProfile);
 VpnPayload readVpnPayload(Keys& keys, const ReadContext& context);
 DeclarationsPayload readDeclarationsPayload(Keys& keys, const ReadContext& context);
 MdmPayload readMdmPayload(Keys& keys, const ReadContext& context);

@@ -1,7 +1,8 @@
 #pragma once
 
 // Declarations and credential documents of declarative device management, as far as identities go: which identities
-// they would deliver, and what is wrong with them. Sources: the schema in apple/device-management; docs/answers.md.
+// they would deliver, and to whom. Whether they are right is management's to judge (management/declarations,
+// management/documents). Sources: the schema in apple/device-management; docs/answers.md.
 
 #include <string>
 #include <vector>
@@ -19,13 +20,12 @@ struct DeclaredIdentity {
 
 struct DeclarationExplanation {
   std::vector<DeclaredIdentity> identities;
-  std::vector<std::string> uses;      // who refers to an identity, and what it then receives
-  std::vector<std::string> mistakes;  // what is wrong
+  std::vector<std::string> uses;  // who refers to an identity, and what it then receives
   std::vector<std::string> notes;
 };
 
-// One declaration, an array of them, or one credential document (com.apple.credential.acme, .scep, .identity).
-// Errors: BadInput (not JSON, or nothing that is about identities).
+// One declaration, or one credential document (com.apple.credential.acme, .scep, .identity). Empty for those that have
+// nothing to do with identities. Errors: BadInput (not a JSON object).
 Result<DeclarationExplanation> explainDeclaration(ByteView json);
 
 }  // namespace wayleave::keychain::explain

@@ -1,9 +1,14 @@
 #include "management/declarations/asset.h"
 
+#include <algorithm>
+#include <optional>
+#include <vector>
+
 #include <fmt/format.h>
 
 #include "management/declarations/declaration_types.h"
 #include "management/declarations/json_document.h"
+#include "management/documents/credential_document.h"
 
 namespace wayleave::management {
 namespace {
@@ -53,6 +58,13 @@ std::expected<plist::Dictionary, AssetProblem> document(const FetchedAsset& cont
   if (!json) return unreadable(json.error().message);
   if (json->root.dictionary() == nullptr) return unreadable("is no JSON object");
   return std::move(*json->root.dictionary());
+}
+
+std::optional<CredentialKind> credentialKindFor(std::string_view assetType) {
+  if (assetType == kAcmeAsset) return CredentialKind::Acme;
+  if (assetType == kScepAsset) return CredentialKind::Scep;
+  if (assetType == kIdentityAsset) return CredentialKind::Identity;
+  return std::nullopt;
 }
 
 std::expected<plist::Dictionary, AssetProblem> identityPayload(plist::Dictionary fields) {
@@ -107,6 +119,12 @@ std::expected<plist::Dictionary, AssetProblem> payloadOf(const Declaration& asse
   }
   auto fields = document(content);
   if (!fields) return fields;
+  if (const std::optional<CredentialKind> kind = credentialKindFor(asset.type)) {
+    std::vector<Finding> findings;
+    Report report(findings);
+    checkCredentialDocument(*kind, *fields, report);
+    if (const auto wrong = std::ranges::find(findings, Severity::Error, &Finding::severity); wrong != findings.end()) return unreadable(describe(*wrong));
+  }
   if (asset.type == kIdentityAsset) return identityPayload(std::move(*fields));
   if (asset.type == kAcmeAsset) {
     if (plist::Value* account = fields->find("ExternalAccountBinding"); account != nullptr && account->dictionary() != nullptr)

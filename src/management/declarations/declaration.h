@@ -55,6 +55,7 @@ struct Declaration {
     std::string identifier;
     std::string keyPath;
     std::vector<std::string_view> types;
+    bool isUsed = true;  // false: it must be there and be valid, but what it brings has no use here
   };
   std::vector<AssetUse> assets;
   // Assets.

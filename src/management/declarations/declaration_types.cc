@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "management/shape.h"
+
 namespace wayleave::management {
 namespace {
 
@@ -18,13 +20,106 @@ void readActivation(Keys& keys, TypeContext& context) {
   context.close(keys);
 }
 
-// Dictionaries whose settings have no meaning for a transparent proxy: their keys are known, their values are not used.
-void readUnused(Keys& keys, std::string_view key, std::initializer_list<std::string_view> inner, TypeContext& context) {
-  const plist::Dictionary* dictionary = keys.dictionary(key);
-  if (dictionary == nullptr) return;
-  Keys nested(*dictionary, keys.pathOf(key), keys.report());
-  nested.known(inner);
-  context.close(nested);
+// Settings that have no meaning for a transparent proxy or on this system: checked, and not used.
+constexpr std::array kRoutingKeys{ShapeKey{"EnforceRoutes", ValueKind::Boolean},           ShapeKey{"IncludeAllNetworks", ValueKind::Boolean},
+                                  ShapeKey{"ExcludeLocalNetworks", ValueKind::Boolean},    ShapeKey{"ExcludeCellularServices", ValueKind::Boolean},
+                                  ShapeKey{"ExcludeAPNs", ValueKind::Boolean},             ShapeKey{"ExcludeDeviceCommunication", ValueKind::Boolean}};
+constexpr std::array kIdleKeys{ShapeKey{"Disconnect", ValueKind::Boolean}, ShapeKey{"Timer", ValueKind::Integer}};
+
+constexpr std::array<std::string_view, 2> kDomainActions{"ConnectIfNeeded", "NeverConnect"};
+constexpr std::array<std::string_view, 5> kActions{"Allow", "Connect", "Disconnect", "EvaluateConnection", "Ignore"};
+constexpr std::array<std::string_view, 3> kInterfaces{"Ethernet", "WiFi", "Cellular"};
+constexpr std::array kActionParameterKeys{ShapeKey{.name = "Domains", .kind = ValueKind::Array, .required = true, .items = ValueKind::String},
+                                          ShapeKey{.name = "DomainAction", .kind = ValueKind::String, .required = true, .words = kDomainActions},
+                                          ShapeKey{.name = "RequiredDNSServers", .kind = ValueKind::Array, .items = ValueKind::String},
+                                          ShapeKey{.name = "RequiredURLStringProbe", .kind = ValueKind::String}};
+constexpr std::array kOnDemandRuleKeys{ShapeKey{.name = "Action", .kind = ValueKind::String, .required = true, .words = kActions},
+                                       ShapeKey{.name = "ActionParameters", .kind = ValueKind::Array, .keys = kActionParameterKeys},
+                                       ShapeKey{.name = "DNSDomainMatch", .kind = ValueKind::Array, .items = ValueKind::String},
+                                       ShapeKey{.name = "DNSServerAddressMatch", .kind = ValueKind::Array, .items = ValueKind::String},
+                                       ShapeKey{.name = "InterfaceTypeMatch", .kind = ValueKind::String, .words = kInterfaces},
+                                       ShapeKey{.name = "SSIDMatch", .kind = ValueKind::Array, .items = ValueKind::String},
+                                       ShapeKey{.name = "URLStringProbe", .kind = ValueKind::String}};
+constexpr std::array kOnDemandKeys{ShapeKey{"Enabled", ValueKind::Boolean}, ShapeKey{"DisableUserOverride", ValueKind::Boolean},
+                                   ShapeKey{.name = "Rules", .kind = ValueKind::Array, .keys = kOnDemandRuleKeys}};
+
+constexpr std::array kProxyServerKeys{ShapeKey{"Enable", ValueKind::Boolean}, ShapeKey{"HostName", ValueKind::String},
+                                      ShapeKey{.name = "Port", .kind = ValueKind::Integer, .least = 0, .most = 65535}};
+
+constexpr std::array<std::string_view, 2> kInstall{"Optional", "Required"};
+constexpr std::array<std::string_view, 2> kAssignment{"Device", "User"};
+constexpr std::array<std::string_view, 3> kUpdates{"AlwaysOn", "AlwaysOff", "StoreSettings"};
+constexpr std::array kLicenseKeys{ShapeKey{.name = "Assignment", .kind = ValueKind::String, .words = kAssignment},
+                                  ShapeKey{.name = "VPPType", .kind = ValueKind::String, .words = kAssignment}};
+constexpr std::array kInstallKeys{ShapeKey{.name = "Install", .kind = ValueKind::String, .words = kInstall},
+                                  ShapeKey{.name = "License", .kind = ValueKind::Dictionary, .keys = kLicenseKeys},
+                                  ShapeKey{.name = "Version", .kind = ValueKind::Integer},
+                                  ShapeKey{.name = "AllowDownloadsOverCellular", .kind = ValueKind::String, .words = kUpdates}};
+constexpr std::array kUpdateKeys{ShapeKey{.name = "AutomaticAppUpdates", .kind = ValueKind::String, .required = true, .words = kUpdates}};
+constexpr std::array kAttributeKeys{
+    ShapeKey{.name = "AssociatedDomains", .kind = ValueKind::Array, .items = ValueKind::String},
+    ShapeKey{"AssociatedDomainsEnableDirectDownloads", ValueKind::Boolean}, ShapeKey{"CellularSliceUUID", ValueKind::String},
+    ShapeKey{"ContentFilterUUID", ValueKind::String}, ShapeKey{"DNSProxyUUID", ValueKind::String}, ShapeKey{"Hideable", ValueKind::Boolean},
+    ShapeKey{"Lockable", ValueKind::Boolean}, ShapeKey{"RelayUUID", ValueKind::String}, ShapeKey{"TapToPayScreenLock", ValueKind::Boolean},
+    ShapeKey{"VPNUUID", ValueKind::String}};
+constexpr std::array kProofKeys{ShapeKey{"IdentityToken", ValueKind::String}};
+
+void readUnused(Keys& keys, std::string_view key, Shape shape, TypeContext& context) {
+  if (const plist::Dictionary* dictionary = keys.dictionary(key))
+    checkShape(*dictionary, shape, keys.pathOf(key), keys.report(), &context.unknown);
+}
+
+void readDns(Keys& keys, TypeContext& context) {
+  const plist::Dictionary* dns = keys.dictionary("DNS");
+  if (dns == nullptr) return;
+  Keys inner(*dns, keys.pathOf("DNS"), keys.report());
+  enum class Protocol { Cleartext, Https, Tls };
+  const auto protocol = inner.choice<Protocol>(
+      "Protocol", {{"Cleartext", Protocol::Cleartext}, {"HTTPS", Protocol::Https}, {"TLS", Protocol::Tls}}, Need::Required);
+  inner.string("ServerURL", protocol == Protocol::Https ? Need::Required : Need::Optional);
+  inner.string("ServerName", protocol == Protocol::Tls ? Need::Required : Need::Optional);
+  inner.strings("ServerAddresses", Need::Required);
+  inner.strings("SearchDomains");
+  inner.string("DomainName");
+  inner.strings("SupplementalMatchDomains");
+  inner.boolean("SupplementalMatchDomainsNoSearch");
+  context.useAsset(inner, "IdentityAssetReference", Need::Optional, kIdentities, false);
+  context.close(inner);
+}
+
+void readProxies(Keys& keys, TypeContext& context) {
+  const plist::Dictionary* proxies = keys.dictionary("Proxies");
+  if (proxies == nullptr) return;
+  Keys inner(*proxies, keys.pathOf("Proxies"), keys.report());
+  inner.boolean("AutoConfigEnable");
+  inner.boolean("AutoDiscoveryEnable");
+  inner.string("AutoConfigURLString");
+  inner.strings("SupplementalMatchDomains");
+  if (const plist::Dictionary* protocol = inner.dictionary("Protocol")) {
+    Keys servers(*protocol, inner.pathOf("Protocol"), keys.report());
+    for (const std::string_view name : {"HTTP", "HTTPS"}) {
+      readUnused(servers, name, kProxyServerKeys, context);
+      const plist::Dictionary* server = servers.dictionary(name);
+      if (server != nullptr && server->contains("HostName") && !server->contains("Port"))
+        keys.report().error(plist::childPath(servers.pathOf(name), "Port"), "is missing, but there is a HostName");
+    }
+    context.useAsset(servers, "CredentialsAssetReference", Need::Optional, {kPasswordAsset});
+    context.close(servers);
+  }
+  context.close(inner);
+}
+
+// "com.example.agent", or with what `open` and `close` enclose: "com.example.agent (TEAM123456)".
+bool isComposed(std::string_view text, char open, char close) {
+  const auto isBundle = [](std::string_view name) {
+    return !name.empty() && std::ranges::all_of(name, [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-';
+    });
+  };
+  const size_t space = text.find(' ');
+  if (space == std::string_view::npos) return isBundle(text);
+  const std::string_view rest = text.substr(space + 1);
+  return isBundle(text.substr(0, space)) && rest.size() > 2 && rest.front() == open && rest.back() == close;
 }
 
 void readVpnPlugin(Keys& keys, TypeContext& context) {
@@ -35,7 +130,7 @@ void readVpnPlugin(Keys& keys, TypeContext& context) {
     Keys ours(*vendor, keys.pathOf("VendorConfig"), keys.report());  // the rest is checked as a profile's is
     if (const auto anchors = ours.strings("TrustAnchorAssetReferences"))
       for (const std::string& anchor : *anchors)
-        context.declaration.assets.push_back({anchor, ours.pathOf("TrustAnchorAssetReferences"), {kCertificateAsset}});
+        context.declaration.assets.push_back({anchor, ours.pathOf("TrustAnchorAssetReferences"), {kCertificateAsset}, true});
   }
   if (const plist::Dictionary* authentication = keys.dictionary("Authentication", Need::Required)) {
     Keys inner(*authentication, keys.pathOf("Authentication"), keys.report());
@@ -52,20 +147,15 @@ void readVpnPlugin(Keys& keys, TypeContext& context) {
   if (const plist::Dictionary* provider = keys.dictionary("Provider")) {
     Keys inner(*provider, keys.pathOf("Provider"), keys.report());
     inner.choice<int>("Type", {{"packet-tunnel", 0}, {"app-proxy", 1}});
-    inner.string("ComposedIdentifier");
+    if (const std::string* composed = inner.string("ComposedIdentifier"); composed != nullptr && !isComposed(*composed, '{', '}'))
+      inner.error("ComposedIdentifier", fmt::format("is \"{}\"", shown(*composed)), "a bundle identifier, or with its requirement: com.example.agent {identifier …}");
     context.close(inner);
   }
-  readUnused(keys, "NetworkRouting",
-             {"EnforceRoutes", "IncludeAllNetworks", "ExcludeLocalNetworks", "ExcludeCellularServices", "ExcludeAPNs", "ExcludeDeviceCommunication"},
-             context);
-  readUnused(keys, "Idle", {"Disconnect", "Timer"}, context);
-  readUnused(keys, "OnDemand", {"Enabled", "DisableUserOverride", "Rules"}, context);
-  readUnused(keys, "DNS",
-             {"Protocol", "ServerAddresses", "ServerURL", "ServerName", "SearchDomains", "DomainName", "SupplementalMatchDomains",
-              "SupplementalMatchDomainsNoSearch", "IdentityAssetReference"},
-             context);
-  readUnused(keys, "Proxies", {"AutoConfigEnable", "AutoDiscoveryEnable", "AutoConfigURLString", "SupplementalMatchDomains", "Protocol"},
-             context);
+  readUnused(keys, "NetworkRouting", kRoutingKeys, context);
+  readUnused(keys, "Idle", kIdleKeys, context);
+  readUnused(keys, "OnDemand", kOnDemandKeys, context);
+  readDns(keys, context);
+  readProxies(keys, context);
   context.close(keys);
 }
 
@@ -109,15 +199,23 @@ void readAppConfig(const plist::Dictionary& dictionary, const std::string& path,
 
 void readManagedApp(Keys& keys, TypeContext& context) {
   int names = 0;
-  for (const std::string_view key : {"AppStoreID", "BundleID", "AppComposedIdentifier"}) names += keys.string(key) != nullptr ? 1 : 0;
-  if (names != 1) keys.error("AppComposedIdentifier", fmt::format("exactly one of AppStoreID, BundleID and AppComposedIdentifier must be there, not {}", names));
+  for (const std::string_view key : {"AppStoreID", "BundleID", "ManifestURL", "AppComposedIdentifier"}) names += keys.string(key) != nullptr ? 1 : 0;
+  if (names != 1) keys.error("AppComposedIdentifier", fmt::format("exactly one of AppStoreID, BundleID, ManifestURL and AppComposedIdentifier must be there, not {}", names));
+  if (keys.has("ManifestURL")) keys.warn("ManifestURL", "does not exist on macOS", "AppComposedIdentifier names an app that came some other way");
+  if (const std::string* composed = keys.string("AppComposedIdentifier"); composed != nullptr && !isComposed(*composed, '(', ')'))
+    keys.error("AppComposedIdentifier", fmt::format("is \"{}\"", shown(*composed)), "a bundle identifier, or with its team: com.example.agent (TEAM123456)");
   keys.boolean("iOSApp");
-  keys.known({"ManifestURL", "InstallBehavior", "UpdateBehavior", "IncludeInBackup", "Attributes"});
+  keys.boolean("IncludeInBackup");
+  readUnused(keys, "InstallBehavior", kInstallKeys, context);
+  readUnused(keys, "UpdateBehavior", kUpdateKeys, context);
+  readUnused(keys, "Attributes", kAttributeKeys, context);
   if (const plist::Dictionary* config = keys.dictionary("AppConfig"))
     readAppConfig(*config, keys.pathOf("AppConfig"), keys.report(), context);
   if (const plist::Dictionary* extensions = keys.dictionary("ExtensionConfigs"))
     for (const plist::Entry& entry : extensions->entries()) {
       const std::string path = plist::childPath(keys.pathOf("ExtensionConfigs"), shown(entry.key));
+      if (!isComposed(entry.key, '(', ')'))
+        keys.report().error(path, "is no composed identifier", "a bundle identifier, or with its team: com.example.agent.extension (TEAM123456)");
       if (const plist::Dictionary* config = entry.value.dictionary())
         readAppConfig(*config, path, keys.report(), context);
       else
@@ -161,6 +259,16 @@ void readTest(Keys& keys, TypeContext& context) {
   context.close(keys);
 }
 
+// Servers send these documents under one media type each; another one would be refused when it is downloaded.
+void checkContentType(Keys& keys, std::string_view asset, std::string_view given) {
+  if (given.empty() || asset == kDataAsset) return;
+  const bool certificate = asset == kCertificateAsset;
+  const std::string_view type = given.substr(0, given.find(';'));
+  const bool fits = certificate ? type == "application/pkcs1" || type == "application/pem" : type == "application/json";
+  if (!fits)
+    keys.warn("ContentType", fmt::format("is {}", shown(given)), certificate ? "certificates are application/pkcs1 or application/pem" : "this document is application/json");
+}
+
 void readAsset(Keys& keys, TypeContext& context) {
   AssetSource source;
   if (const plist::Dictionary* reference = keys.dictionary("Reference", Need::Required)) {
@@ -171,6 +279,7 @@ void readAsset(Keys& keys, TypeContext& context) {
         inner.error("DataURL", "is not an https URL", "content can also stand in the declaration: data:application/json;base64,…");
     }
     if (const std::string* type = inner.string("ContentType")) source.contentType = *type;
+    checkContentType(inner, context.declaration.type, source.contentType);
     if (const auto size = inner.integer("Size", Need::Optional, 0)) source.size = static_cast<uint64_t>(*size);
     if (const std::string* hash = inner.string("Hash-SHA-256")) {
       source.sha256 = *hash;
@@ -201,7 +310,9 @@ void readUserIdentity(Keys& keys, TypeContext& context) {
 
 void readOrganization(Keys& keys, TypeContext& context) {
   keys.string("Name", Need::Required);
-  keys.known({"Email", "URL", "Proof"});
+  keys.string("Email");
+  keys.string("URL");
+  readUnused(keys, "Proof", kProofKeys, context);
   context.close(keys);
 }
 
@@ -250,9 +361,9 @@ std::vector<std::string_view> typesOf(DeclarationKind kind) {
 
 }  // namespace
 
-void TypeContext::useAsset(Keys& keys, std::string_view key, Need need, std::vector<std::string_view> types) {
+void TypeContext::useAsset(Keys& keys, std::string_view key, Need need, std::vector<std::string_view> types, bool isUsed) {
   if (const std::string* identifier = keys.string(key, need))
-    declaration.assets.push_back({*identifier, keys.pathOf(key), std::move(types)});
+    declaration.assets.push_back({*identifier, keys.pathOf(key), std::move(types), isUsed});
 }
 
 TypeReader readerOf(std::string_view type) {

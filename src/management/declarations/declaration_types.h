@@ -20,7 +20,7 @@ struct TypeContext {
     for (std::string& path : keys.unread()) unknown.push_back(std::move(path));
     keys.finish(Severity::Error);
   }
-  void useAsset(Keys& keys, std::string_view key, Need need, std::vector<std::string_view> types);
+  void useAsset(Keys& keys, std::string_view key, Need need, std::vector<std::string_view> types, bool isUsed = true);
 };
 
 // Reads Payload and closes it.

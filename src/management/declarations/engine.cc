@@ -241,7 +241,7 @@ std::expected<std::map<std::string, Ingredient>, AssetProblem> DeclarationEngine
       const auto found = std::ranges::find_if(all.all, [&](const Judged& judged) {
         return judged.declaration.kind == DeclarationKind::Asset && judged.declaration.identifier == use.identifier;
       });
-      if (found == all.all.end() || !isIngredient(found->declaration.type) || out.contains(use.identifier) ||
+      if (found == all.all.end() || !use.isUsed || !isIngredient(found->declaration.type) || out.contains(use.identifier) ||
           (found->declaration.type == kCertificateAsset) != certificates)
         continue;
       auto content = obtain(source, found->declaration, anchors, stop);

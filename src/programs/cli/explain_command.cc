@@ -168,11 +168,7 @@ class Explain {
     if (KychFile::looksLike(bytes) || KeychainDatabase::looksLike(bytes))
       return keychain(bytes, nullptr, options_.input);
     if (decodeReference(bytes, {.lenient = options_.lenient})) return reference(bytes);
-    if (looksLikeProfile(bytes)) return profile(explainProfile(bytes, style_));
-    if (looksLikeDeclaration(bytes)) {
-      const Result<ProfileExplanation> read = explainDeclarations(bytes, style_);
-      return read ? profile(*read) : refuse(read.error());
-    }
+    if (looksManaged(bytes)) return profile(explainManaged(options_.input, bytes, style_));
     const Result<Bytes> pasted = referenceFromText(asText(bytes));
     if (!pasted)
       return refuse(Error{Reason::BadInput,

@@ -1,6 +1,7 @@
 #pragma once
 
-// The identities that a profile or a declaration would deliver: where each ends up and who can use it there.
+// The identities that a profile or a declaration would deliver: where each ends up and who can use it there; and what is
+// wrong with the file.
 
 #include <optional>
 #include <string>
@@ -18,12 +19,11 @@ struct ProfileExplanation {
   bool mistaken = false;  // something in it is an error
 };
 
-// Whether the bytes look like a profile (a property list, signed or not) or like a declaration (JSON).
-bool looksLikeProfile(ByteView bytes);
-bool looksLikeDeclaration(ByteView bytes);
+// Whether the bytes look like something of management: a property list, signed or not, or JSON.
+bool looksManaged(ByteView bytes);
 
-ProfileExplanation explainProfile(ByteView bytes, const keychain::explain::Style& style);
-// Errors: BadInput.
-Result<ProfileExplanation> explainDeclarations(ByteView bytes, const keychain::explain::Style& style);
+// A profile, a declaration, the document of an asset, a report, a message of the MDM protocol. The findings, and with them the
+// verdict, are those of `wayleave lint` for the file alone.
+ProfileExplanation explainManaged(const std::string& file, const Bytes& bytes, const keychain::explain::Style& style);
 
 }  // namespace wayleave::cli
