@@ -364,7 +364,7 @@ void serve(uint16_t port, SSL_CTX* context) {
   ::setsockopt(listener.borrow(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   sockaddr_in at{};
   at.sin_family = AF_INET;
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  at.sin_addr.s_addr = htonl(INADDR_ANY);
   at.sin_port = htons(port);
   if (::bind(listener.borrow(), reinterpret_cast<sockaddr*>(&at), sizeof at) != 0 || ::listen(listener.borrow(), 4096) != 0) stop("listen");
   const auto watch = [&](int fd, uint32_t events, int how) {

@@ -20,6 +20,9 @@ constexpr std::chrono::milliseconds kKeyCreationTimeout = std::chrono::minutes{3
 constexpr std::chrono::milliseconds kFirstRetry{100};
 constexpr std::chrono::milliseconds kLastRetry{5'000};
 
+// The broker was reached and said no: what was resolved before may be gone as well, and no event will say so.
+bool isVerdict(const Error& error) { return error.reason == Reason::NotEntitled || error.reason == Reason::CallerUnverified; }
+
 // An answer, decoded by `decode`, or the error it was. A daemon that answers outside its own contract is broken or of
 // another version: that is not the caller's bad input.
 template <typename Decode>
@@ -199,9 +202,10 @@ void watchIdentities(const std::string& socketPath, std::stop_token stop,
   const Client client(socketPath);
   uint64_t last = 0;
   std::chrono::milliseconds pause = kFirstRetry;
-  bool first = true;
+  bool first = true, refused = false;
   const auto onOpen = [&] {
     pause = kFirstRetry;
+    refused = false;
     if (!std::exchange(first, false)) onReconnect();
   };
   const auto onLine = [&](std::string_view line) {
@@ -220,6 +224,7 @@ void watchIdentities(const std::string& socketPath, std::stop_token stop,
     if (stop.stop_requested()) return;
     if (!ended) log::failure("identity watch interrupted", ended.error());
     first = false;  // what happened before identityd could be reached was missed as well
+    if (!ended && isVerdict(ended.error()) && !std::exchange(refused, true)) onReconnect();
     if (stoppedWithin(pause, stop)) return;
     pause = std::min(pause * 2, kLastRetry);
   }

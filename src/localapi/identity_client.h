@@ -186,7 +186,8 @@ std::unique_ptr<IdentityAgent> makeIdentityClient(std::string socketPath,
                                                   std::chrono::milliseconds timeout = std::chrono::seconds{30});
 
 // Follows GET /v1/watch until stopped, reconnecting with back-off; `onEvent` runs on the calling thread. After a
-// reconnect `onReconnect` runs first: events may have been missed, so look at everything again.
+// reconnect `onReconnect` runs first: events may have been missed, so look at everything again. It runs also, once, when the
+// broker no longer lets this caller watch: a grant was withdrawn, and what was seen under it may not be used any more.
 void watchIdentities(const std::string& socketPath, std::stop_token stop,
                      const std::function<void(const IdentityEvent&)>& onEvent, const std::function<void()>& onReconnect);
 

@@ -284,6 +284,11 @@ def rss_kib(pid: int) -> int:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
 
 
+def wanted_cpu(pid: int) -> dict[int, float]:
+    """By thread: the seconds that it ran or could have run, had others not had the CPU. A thread that never sleeps wants it all the time."""
+    return {int(task.name): sum(map(int, (task / "schedstat").read_text().split()[:2])) / 1e9 for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
 def signatures(world) -> int:
     """TLS signatures that identityd made, by its audit log."""
     lines = world.lab.wayleave_json("audit", "show", "--limit", "1000")["lines"]

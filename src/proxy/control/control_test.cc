@@ -94,7 +94,8 @@ class FakeDaemon {
   FakeDaemon(std::string path, std::string answer) : answer_(std::move(answer)) {
     server_ = localapi::Server::listen(std::move(path), 0600, [this](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
       const std::lock_guard lock(mutex_);
-      if (request.path == "/v1/watch") streams_.push_back(responder->openStream());
+      if (request.path == "/v1/watch" && refusal_) responder->respond(localapi::errorResponse(*refusal_));
+      else if (request.path == "/v1/watch") streams_.push_back(responder->openStream());
       else responder->respond({.body = answer_});
     }).value();
     server_->start();
@@ -107,6 +108,12 @@ class FakeDaemon {
     const std::lock_guard lock(mutex_);
     for (const auto& stream : streams_) stream->send(line);
   }
+  // As after a reload of grants: streams end, and whoever comes back is judged anew.
+  void judgeAnew(std::optional<Error> refusal) {
+    const std::lock_guard lock(mutex_);
+    refusal_ = std::move(refusal);
+    streams_.clear();
+  }
   bool watched() {
     const std::lock_guard lock(mutex_);
     return !streams_.empty();
@@ -115,6 +122,7 @@ class FakeDaemon {
  private:
   std::mutex mutex_;
   std::string answer_;
+  std::optional<Error> refusal_;
   std::vector<std::shared_ptr<localapi::EventStream>> streams_;
   std::unique_ptr<localapi::Server> server_;  // last: its thread uses what stands above
 };
@@ -291,6 +299,23 @@ TEST(Controller, LostIdentityFailsFlowsWithItsReasonUntilItIsBack) {
   EXPECT_TRUE(eventually([&] { return rig.identityState() == "ready"; }));
 }
 
+TEST(Controller, WithdrawnGrantFailsFlowsWithItsReasonUntilItIsBack) {
+  Rig rig;
+  rig.agent.set(rig.identity);
+  rig.identities = std::make_unique<FakeDaemon>(rig.folder + "/i.sock", "{}");
+  rig.startManagement({configuration()});
+  ASSERT_TRUE(rig.ready() && eventually([&] { return rig.identities->watched(); }));
+  const Error refusal{Reason::NotEntitled, "no grant names this program", {}};
+  rig.agent.set(std::unexpected(refusal));
+  rig.identities->judgeAnew(refusal);
+  ASSERT_TRUE(eventually([&] { return rig.identityState() == "unavailable"; })) << "nobody may go on under a grant that is gone";
+  EXPECT_EQ(rig.flowOutcome(), Reason::NotEntitled);
+  EXPECT_TRUE(rig.capture.installed());
+  rig.agent.set(rig.identity);
+  rig.identities->judgeAnew(std::nullopt);
+  EXPECT_TRUE(eventually([&] { return rig.identityState() == "ready"; }));
+}
+
 TEST(Controller, CaptureThatFailsIsTriedAgain) {
   Rig rig;
   rig.capture.refusals = 2;
@@ -325,9 +350,18 @@ TEST(GatewayIdentity, RenewalIsToldFromSilence) {
   agent.set(fail(Reason::NotEntitled, "no grant"));
   EXPECT_EQ(identity.refresh(), GatewayIdentity::Change::Lost);
   EXPECT_EQ(identity.context().error().reason, Reason::NotEntitled);
+  renew();
+  EXPECT_EQ(identity.refresh(), GatewayIdentity::Change::Ready);
+  info.state = "lost";
+  agent.set(info);
+  EXPECT_EQ(identity.refresh(), GatewayIdentity::Change::Lost);
+  EXPECT_EQ(identity.context().error().reason, Reason::IdentityLost);
+  info.state = "active";
+  agent.set(info);
+  EXPECT_EQ(identity.refresh(), GatewayIdentity::Change::Ready);
   info.chain = {toBytes("not a certificate")};
   agent.set(info);
-  EXPECT_EQ(identity.refresh(), GatewayIdentity::Change::None);
+  EXPECT_EQ(identity.refresh(), GatewayIdentity::Change::Lost);
   EXPECT_FALSE(identity.context());
 }
 

@@ -219,6 +219,10 @@ void Controller::adopt(std::vector<ProxyConfiguration> configurations) {
     if (active.identity->needsRetry()) applyChange(active.configuration.id, *active.identity, active.identity->refresh());
   applyPolicy();
   applyCapture();
+  wakeRetry();
+}
+
+void Controller::wakeRetry() {
   const std::lock_guard lock(retryMutex_);
   retryNow_ = true;
   retryWake_.notify_all();
@@ -331,9 +335,13 @@ void Controller::refreshAll(bool onlyUnready) {
     const std::lock_guard lock(state_);
     now = active_;
   }
-  for (const Active& active : now)
-    if (!onlyUnready || active.identity->needsRetry())
-      applyChange(active.configuration.id, *active.identity, active.identity->refresh());
+  bool unready = false;
+  for (const Active& active : now) {
+    if (onlyUnready && !active.identity->needsRetry()) continue;
+    applyChange(active.configuration.id, *active.identity, active.identity->refresh());
+    unready = unready || active.identity->needsRetry();
+  }
+  if (unready && !onlyUnready) wakeRetry();
 }
 
 void Controller::applyChange(const std::string& id, GatewayIdentity& identity, GatewayIdentity::Change change) {

@@ -55,6 +55,7 @@ class Controller {
   Status fetch();
   void followIdentities(std::stop_token stop);
   void retryUntilAllIsWell(std::stop_token stop);
+  void wakeRetry();
 
   void adopt(std::vector<localapi::ProxyConfiguration> configurations);
   void onIdentityEvent(const localapi::IdentityEvent& event);

@@ -62,6 +62,8 @@ Result<std::shared_ptr<tls::ClientContext>> GatewayIdentity::makeContext(const l
 GatewayIdentity::Change GatewayIdentity::refresh() {
   const bool wanted = !configuration_.identityReference.empty();
   Result<localapi::IdentityInfo> found = wanted ? agent_.resolve(configuration_.identityReference) : localapi::IdentityInfo{};
+  // The broker still knows it and no one can ever sign with it: the event that said so may have been missed.
+  if (found && found->state == "lost") found = fail(Reason::IdentityLost, "its key can never be used again", found->stateDetail);
   const std::lock_guard lock(mutex_);
   if (!found) {
     retry_ = true;
