@@ -237,6 +237,8 @@ class Gateway:
             case "close":  # orderly: close_notify
                 for each in alive:
                     each.transport.close()
+                    # asyncio waits half a minute for the other close_notify when bytes cross its own.
+                    asyncio.get_running_loop().call_later(1, each.transport.abort)
             case "reset":
                 for each in alive:
                     for stream in list(each.out):
