@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "management/installer_plan.h"
+#include "management/profile_expiry.h"
 
 namespace wayleave::management {
 namespace {
@@ -55,6 +56,9 @@ Result<InstallOutcome> Installer::install(ByteView file, std::stop_token stop, c
   const Profile& profile = *imported.profile;
   if (permit)
     if (Status permitted = permit(profile); !permitted) return propagate(permitted.error());
+  if (profile.removalDate && *profile.removalDate <= options.now)
+    return fail(Reason::BadInput, "RemovalDate: " + rfc3339(*profile.removalDate) + " has passed: the profile would be removed at once",
+                "get a newer profile, or set this machine's clock");
 
   Job job;
   job.installation = randomUuid();
@@ -81,6 +85,7 @@ Result<InstallOutcome> Installer::install(ByteView file, std::stop_token stop, c
   record.displayName = profile.displayName;
   record.enrolment = enrolmentFor(profile, job.plan);
   record.summary = job.summary;
+  record.removal = removalOf(profile, options.now);
   Result<Bytes> declarations = declarationsFor(profile);
   if (!declarations) return propagate(declarations.error());
   record.declarations = std::move(*declarations);

@@ -130,6 +130,20 @@ TEST_F(InstallerTest, AFailedReplacementLeavesTheOldProfileInForce) {
   EXPECT_EQ(agent_.active(), std::vector<std::string>{"identity-1"});
 }
 
+TEST_F(InstallerTest, RefusesAProfileWhoseRemovalDateHasPassed) {
+  plist::Value profile = example("pkcs12.mobileconfig");
+  profile.dictionary()->set("RemovalDate", plist::Date::fromWall(clock_.wallNow() - std::chrono::hours{1}));
+  const auto outcome = install(profile);
+  ASSERT_FALSE(outcome.has_value());
+  EXPECT_EQ(outcome.error().reason, Reason::BadInput);
+  EXPECT_NE(outcome.error().message.find("RemovalDate"), std::string::npos);
+  expectNothing();
+  profile.dictionary()->set("RemovalDate", plist::Date::fromWall(clock_.wallNow() + std::chrono::hours{1}));
+  const auto installed = install(profile);
+  ASSERT_TRUE(installed) << installed.error().message;
+  EXPECT_NE(installed->profile.removal, "");
+}
+
 TEST_F(InstallerTest, RefusesAnExpiredIdentityWithAHint) {
   agent_.notAfter = "2020-01-01T00:00:00Z";
   const auto outcome = install(example("pkcs12.mobileconfig"));

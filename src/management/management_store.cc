@@ -17,7 +17,7 @@ using localapi::ProxyConfiguration;
 
 // "WLMG": tells our database from any other SQLite file.
 constexpr int64_t kApplicationId = 0x574C4D47;
-constexpr int64_t kSchema = 2;
+constexpr int64_t kSchema = 3;
 
 // synchronous=FULL: after `committing` is written identityd is told to commit, so that record must survive a power cut.
 // secure_delete: a profile's challenge passwords do not linger in free pages.
@@ -36,7 +36,8 @@ CREATE TABLE installations(
   enrolment BLOB NOT NULL,
   summary TEXT NOT NULL,
   changed_at TEXT NOT NULL,
-  declarations BLOB NOT NULL DEFAULT x'');
+  declarations BLOB NOT NULL DEFAULT x'',
+  removal TEXT NOT NULL DEFAULT '');
 CREATE UNIQUE INDEX one_installed ON installations(identifier) WHERE state IN ('installed','removing');
 CREATE UNIQUE INDEX one_pending ON installations(identifier) WHERE state IN ('preparing','committing');
 CREATE TABLE identities(
@@ -71,6 +72,7 @@ class SqliteStore final : public ManagementStore {
                 const std::vector<ProxyConfiguration>& configurations) override;
   Result<uint64_t> finish(std::string_view installation) override;
   Status forget(std::string_view installation) override;
+  Status noteRemoval(std::string_view installation, std::string_view removal) override;
   Result<uint64_t> beginRemoval(std::string_view identifier) override;
   Status finishRemoval(std::string_view identifier) override;
   Result<std::vector<ProfileRecord>> profiles() override;
@@ -101,8 +103,8 @@ Status SqliteStore::begin(const ProfileRecord& profile) {
     return fail(Reason::Conflict, "the removal of " + profile.identifier + " has not finished",
                 "wait until wayleave-identityd runs, then try again");
   Status added = prepare(
-                     "INSERT INTO installations(id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations)"
-                     " VALUES(?,?,?,?,'preparing',?,?,?,?)")
+                     "INSERT INTO installations(id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations,removal)"
+                     " VALUES(?,?,?,?,'preparing',?,?,?,?,?)")
                      .bind(profile.installation)
                      .bind(profile.identifier)
                      .bind(profile.uuid)
@@ -111,6 +113,7 @@ Status SqliteStore::begin(const ProfileRecord& profile) {
                      .bind(profile.summary)
                      .bind(now())
                      .bind(ByteView(profile.declarations))
+                     .bind(profile.removal)
                      .run();
   if (!added && added.error().reason == Reason::Duplicate)
     return fail(Reason::Conflict, "another installation of " + profile.identifier + " is under way",
@@ -195,6 +198,11 @@ Status SqliteStore::forget(std::string_view installation) {
   return prepare("DELETE FROM installations WHERE id=? AND state IN ('preparing','committing')").bind(installation).run();
 }
 
+Status SqliteStore::noteRemoval(std::string_view installation, std::string_view removal) {
+  const std::lock_guard lock(mutex_);
+  return prepare("UPDATE installations SET removal=? WHERE id=?").bind(removal).bind(installation).run();
+}
+
 Result<uint64_t> SqliteStore::beginRemoval(std::string_view identifier) {
   const std::lock_guard lock(mutex_);
   Transaction transaction(database_.get());
@@ -236,6 +244,7 @@ Result<std::vector<ProfileRecord>> SqliteStore::select(Statement statement) {
     record.summary = statement.text(6);
     record.changedAt = statement.text(7);
     record.declarations = statement.blob(8);
+    record.removal = statement.text(9);
     out.push_back(std::move(record));
   }
   for (ProfileRecord& record : out)
@@ -266,7 +275,7 @@ Status SqliteStore::fill(ProfileRecord& record) {
 }
 
 constexpr const char* kSelectInstalled =
-    "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations FROM installations"
+    "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations,removal FROM installations"
     " WHERE state='installed' ORDER BY identifier";
 
 Result<std::vector<ProfileRecord>> SqliteStore::profiles() {
@@ -277,7 +286,7 @@ Result<std::vector<ProfileRecord>> SqliteStore::profiles() {
 Result<ProfileRecord> SqliteStore::profile(std::string_view identifier) {
   const std::lock_guard lock(mutex_);
   Statement one = prepare(
-      "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations FROM installations"
+      "SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations,removal FROM installations"
       " WHERE state='installed' AND identifier=?");
   one.bind(identifier);
   Result<std::vector<ProfileRecord>> found = select(std::move(one));
@@ -290,7 +299,7 @@ Result<ProfileRecord> SqliteStore::profile(std::string_view identifier) {
 
 Result<std::vector<ProfileRecord>> SqliteStore::unfinished() {
   const std::lock_guard lock(mutex_);
-  return select(prepare("SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations FROM installations"
+  return select(prepare("SELECT id,identifier,uuid,display_name,state,enrolment,summary,changed_at,declarations,removal FROM installations"
                         " WHERE state<>'installed' ORDER BY ordinal"));
 }
 
@@ -346,11 +355,12 @@ Status prepareSchema(sqlite3* database, const std::string& path) {
   if (!schema) return propagate(schema.error());
   if (!tables) return propagate(tables.error());
   if (*application == kApplicationId && *schema == kSchema) return {};
-  if (*application == kApplicationId && *schema == 1) {
-    if (Status moved = execute(database, "ALTER TABLE installations ADD COLUMN declarations BLOB NOT NULL DEFAULT x'';"
-                                         "PRAGMA user_version=2;");
-        !moved)
-      return moved;
+  if (*application == kApplicationId && *schema >= 1 && *schema < kSchema) {
+    std::string steps;
+    if (*schema < 2) steps += "ALTER TABLE installations ADD COLUMN declarations BLOB NOT NULL DEFAULT x'';";
+    if (*schema < 3) steps += "ALTER TABLE installations ADD COLUMN removal TEXT NOT NULL DEFAULT '';";
+    steps += "PRAGMA user_version=" + std::to_string(kSchema) + ";";
+    if (Status moved = execute(database, steps.c_str()); !moved) return moved;
     return transaction.commit();
   }
   if (*application == kApplicationId && *schema > kSchema)

@@ -39,6 +39,7 @@ struct ProfileRecord {
   std::string summary;    // JSON object for people: payloads, signer, findings
   Bytes declarations;     // of its com.apple.declarations payloads, without inline secrets: a JSON array of texts, or empty
   std::string changedAt;  // RFC 3339: when it reached its state
+  std::string removal;    // when it goes by itself (profile_expiry.h); empty: never
   std::vector<InstalledIdentity> identities;
   std::vector<localapi::ProxyConfiguration> configurations;
 };
@@ -66,6 +67,8 @@ class ManagementStore {
   // Drops an installation that is not installed. Idempotent.
   virtual Status forget(std::string_view installation) = 0;
 
+  // What profile_expiry.h has counted. Unknown installations are none of its business: no error.
+  virtual Status noteRemoval(std::string_view installation, std::string_view removal) = 0;
   // installed → removing: from here its configurations are out. Returns the new sequence. Errors: NotFound.
   virtual Result<uint64_t> beginRemoval(std::string_view identifier) = 0;
   // removing → gone. Idempotent.

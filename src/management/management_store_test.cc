@@ -147,6 +147,20 @@ TEST_F(ManagementStoreTest, RefusesForeignAndNewerFiles) {
   EXPECT_FALSE(ManagementStore::open(folder_ + "/link", clock_).has_value());
 }
 
+TEST_F(ManagementStoreTest, TakesOverTheDatabasesOfEarlierSchemas) {
+  install("i1", "com.example", {});
+  store_.reset();
+  sqlite3* raw = nullptr;
+  ASSERT_EQ(sqlite3_open(path_.c_str(), &raw), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(raw, "ALTER TABLE installations DROP COLUMN removal; ALTER TABLE installations DROP COLUMN declarations; PRAGMA user_version=1", nullptr, nullptr, nullptr),
+            SQLITE_OK);
+  sqlite3_close(raw);
+  reopen();
+  ASSERT_TRUE(store_->profile("com.example"));
+  EXPECT_TRUE(store_->noteRemoval("i1", "{}"));
+  EXPECT_EQ(store_->profile("com.example")->removal, "{}");
+}
+
 TEST_F(ManagementStoreTest, KeepsTheFilePrivate) {
   struct stat info{};
   ASSERT_EQ(stat(path_.c_str(), &info), 0);

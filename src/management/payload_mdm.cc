@@ -12,6 +12,17 @@ void checkHttps(Keys& keys, std::string_view key, const std::string& url) {
     keys.error(key, "is not an https URL");
 }
 
+// Devices refuse what Apple's protocol reference calls invalid access rights.
+void readAccessRights(Keys& keys, MdmPayload& payload) {
+  const auto rights = keys.integer("AccessRights", Need::Optional, 0, INT32_MAX);
+  if (!rights) return;
+  payload.accessRights = *rights;
+  if (*rights == 0) keys.error("AccessRights", "is 0: a server without any right", "leave the key out for all rights, or write 8191");
+  if ((*rights & 2) != 0 && (*rights & 1) == 0) keys.error("AccessRights", fmt::format("is {}: 2 (change profiles) needs 1 (see them)", *rights));
+  if ((*rights & 128) != 0 && (*rights & 64) == 0)
+    keys.error("AccessRights", fmt::format("is {}: 128 (change provisioning profiles) needs 64 (see them)", *rights));
+}
+
 std::vector<std::string> readPinning(Keys& keys, std::string_view key, const ReadContext& context) {
   std::vector<std::string> uuids;
   const auto references = keys.strings(key);
@@ -44,7 +55,7 @@ MdmPayload readMdmPayload(Keys& keys, const ReadContext& context) {
   }
   payload.signMessage = keys.boolean("SignMessage").value_or(false);
   payload.checkOutWhenRemoved = keys.boolean("CheckOutWhenRemoved").value_or(false);
-  payload.accessRights = keys.integer("AccessRights", Need::Optional, 0, INT32_MAX).value_or(0);
+  readAccessRights(keys, payload);
   if (auto capabilities = keys.strings("ServerCapabilities")) payload.serverCapabilities = std::move(*capabilities);
   payload.serverPinningPayloadUuids = readPinning(keys, "ServerURLPinningCertificateUUIDs", context);
   payload.checkInPinningPayloadUuids = readPinning(keys, "CheckInURLPinningCertificateUUIDs", context);

@@ -20,6 +20,8 @@ class Resolver {
   // The named payload's own spelling of its PayloadUUID, or "" after reporting at `keyPath` why not: empty, dangling,
   // or a payload of another kind. A match that differs in letter case resolves with a warning.
   std::string resolve(const std::string& reference, Kind kind, const std::string& keyPath, Report& report) const;
+  // Reports a reference that is empty or names nothing, whatever the kind.
+  void require(const std::string& reference, const std::string& keyPath, Report& report) const;
 
  private:
   const std::vector<PayloadHeader>& headers_;

@@ -29,6 +29,14 @@ bool yieldsCertificate(std::string_view type) {
   return type == "com.apple.security.root" || type == "com.apple.security.pkcs1" || type == "com.apple.security.pem";
 }
 
+void Resolver::require(const std::string& reference, const std::string& keyPath, Report& report) const {
+  if (reference.empty())
+    report.error(keyPath, "is empty", "name the PayloadUUID of a payload of this profile, or leave the key out");
+  else if (std::ranges::none_of(headers_, [&](const PayloadHeader& header) { return equalIgnoringCase(header.uuid, reference); }))
+    report.error(keyPath, fmt::format("no payload of this profile has the PayloadUUID {}", shown(reference)), "references work within one profile only",
+                 Reason::NotFound);
+}
+
 std::string Resolver::resolve(const std::string& reference, Kind kind, const std::string& keyPath,
                               Report& report) const {
   if (reference.empty()) {

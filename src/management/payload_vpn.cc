@@ -10,6 +10,7 @@
 #include <array>
 
 #include "management/payload_reader.h"
+#include "management/shape.h"
 
 namespace wayleave::management {
 namespace {
@@ -82,9 +83,84 @@ TransparentProxySettings readTransparentProxy(const plist::Dictionary& dictionar
   return settings;
 }
 
+// Dictionaries that have no effect here, and are checked all the same: a device refuses a profile for them.
+constexpr std::array<std::string_view, 3> kDnsProtocols{"Cleartext", "HTTPS", "TLS"};
+constexpr std::array<std::string_view, 3> kMethods{"Password", "Certificate", "Password+Certificate"};
+constexpr std::array<std::string_view, 2> kProviders{"packet-tunnel", "app-proxy"};
+constexpr std::array kDnsKeys{ShapeKey{.name = "DNSProtocol", .kind = ValueKind::String, .words = kDnsProtocols},
+                              ShapeKey{"ServerURL", ValueKind::String},
+                              ShapeKey{"ServerName", ValueKind::String},
+                              ShapeKey{.name = "ServerAddresses", .kind = ValueKind::Array, .items = ValueKind::String},
+                              ShapeKey{.name = "SearchDomains", .kind = ValueKind::Array, .items = ValueKind::String},
+                              ShapeKey{"DomainName", ValueKind::String},
+                              ShapeKey{.name = "SupplementalMatchDomains", .kind = ValueKind::Array, .items = ValueKind::String},
+                              ShapeKey{"SupplementalMatchDomainsNoSearch", ValueKind::Switch},
+                              ShapeKey{"PayloadCertificateUUID", ValueKind::String}};
+constexpr std::array kProxyKeys{ShapeKey{"ProxyAutoConfigEnable", ValueKind::Switch},
+                                ShapeKey{"ProxyAutoDiscoveryEnable", ValueKind::Switch},
+                                ShapeKey{"ProxyAutoConfigURLString", ValueKind::String},
+                                ShapeKey{.name = "SupplementalMatchDomains", .kind = ValueKind::Array, .items = ValueKind::String},
+                                ShapeKey{"HTTPEnable", ValueKind::Switch},
+                                ShapeKey{"HTTPProxy", ValueKind::String},
+                                ShapeKey{.name = "HTTPPort", .kind = ValueKind::Integer, .least = 0, .most = 65535},
+                                ShapeKey{"HTTPProxyUsername", ValueKind::String},
+                                ShapeKey{"HTTPProxyPassword", ValueKind::String},
+                                ShapeKey{"HTTPSEnable", ValueKind::Switch},
+                                ShapeKey{"HTTPSProxy", ValueKind::String},
+                                ShapeKey{.name = "HTTPSPort", .kind = ValueKind::Integer, .least = 0, .most = 65535}};
+constexpr std::array kIpv4Keys{ShapeKey{"OverridePrimary", ValueKind::Switch}};
+constexpr std::array kVpnKeys{ShapeKey{"RemoteAddress", ValueKind::String},
+                              ShapeKey{"AuthName", ValueKind::String},
+                              ShapeKey{"AuthPassword", ValueKind::String},
+                              ShapeKey{"Password", ValueKind::String},
+                              ShapeKey{.name = "AuthenticationMethod", .kind = ValueKind::String, .words = kMethods},
+                              ShapeKey{"PayloadCertificateUUID", ValueKind::String},
+                              ShapeKey{"ProviderBundleIdentifier", ValueKind::String},
+                              ShapeKey{"ProviderDesignatedRequirement", ValueKind::String},
+                              ShapeKey{.name = "ProviderType", .kind = ValueKind::String, .words = kProviders},
+                              ShapeKey{"DisconnectOnIdle", ValueKind::Switch},
+                              ShapeKey{"DisconnectOnIdleTimer", ValueKind::Integer},
+                              ShapeKey{"IncludeAllNetworks", ValueKind::Switch},
+                              ShapeKey{"EnforceRoutes", ValueKind::Switch},
+                              ShapeKey{"ExcludeLocalNetworks", ValueKind::Switch},
+                              ShapeKey{"ExcludeCellularServices", ValueKind::Switch},
+                              ShapeKey{"ExcludeAPNs", ValueKind::Switch},
+                              ShapeKey{"ExcludeDeviceCommunication", ValueKind::Switch},
+                              ShapeKey{"OnDemandEnabled", ValueKind::Switch},
+                              ShapeKey{"OnDemandUserOverrideDisabled", ValueKind::Switch},
+                              ShapeKey{.name = "OnDemandMatchDomainsAlways", .kind = ValueKind::Array, .items = ValueKind::String},
+                              ShapeKey{.name = "OnDemandMatchDomainsNever", .kind = ValueKind::Array, .items = ValueKind::String},
+                              ShapeKey{.name = "OnDemandMatchDomainsOnRetry", .kind = ValueKind::Array, .items = ValueKind::String},
+                              ShapeKey{"OnDemandRules", ValueKind::Array}};
+
+// The identities that the settings of other VPN types name must be there; of what kind they may be, those types say.
+void checkReferences(const plist::Dictionary& dictionary, const std::string& path, const ReadContext& context) {
+  for (const plist::Entry& entry : dictionary.entries()) {
+    const std::string at = plist::childPath(path, shown(entry.key));
+    if (entry.value.dictionary() != nullptr) checkReferences(*entry.value.dictionary(), at, context);
+    if (entry.key == "PayloadCertificateUUID" && entry.value.string() != nullptr) context.resolver.require(*entry.value.string(), at, context.report);
+  }
+}
+
+void readRest(Keys& keys, const ReadContext& context) {
+  const std::pair<std::string_view, Shape> known[] = {{"VPN", kVpnKeys}, {"DNS", kDnsKeys}, {"Proxies", kProxyKeys}, {"IPv4", kIpv4Keys},
+                                                      {"PPP", {}},       {"IPSec", {}},     {"IKEv2", {}},           {"AlwaysOn", {}}};
+  for (const auto& [key, shape] : known) {
+    const plist::Dictionary* dictionary = keys.dictionary(key);
+    if (dictionary == nullptr) continue;
+    if (!shape.empty()) checkShape(*dictionary, shape, keys.pathOf(key), context.report);
+    checkReferences(*dictionary, keys.pathOf(key), context);
+    if (key == "VPN") {
+      Keys inner(*dictionary, keys.pathOf(key), context.report);
+      readOnDemandRules(inner);
+    }
+    if (key == "DNS" && !dictionary->contains("DNSProtocol"))
+      context.report.warn(plist::childPath(keys.pathOf(key), "DNSProtocol"), "is missing: since macOS 11 the schema requires it");
+  }
+}
+
 void declareRest(Keys& keys) {
-  keys.known(
-      {"VPN", "TransparentProxy", "IPv4", "DNS", "Proxies", "PPP", "IPSec", "IKEv2", "AlwaysOn", "VendorConfig"});
+  keys.known({"TransparentProxy", "VendorConfig"});
   for (const std::string_view key : {"OnDemandEnabled", "OnDemandRules"})
     keys.mistaken(key, "it belongs inside the dictionary of the VPN type");
   for (const std::string_view key : {"VPNUUID", "OnDemandMatchAppEnabled"})
@@ -98,6 +174,7 @@ VpnPayload readVpnPayload(Keys& keys, const ReadContext& context) {
   const std::string* type = keys.string("VPNType", Need::Required);
   if (const std::string* name = keys.string("UserDefinedName", Need::Required)) payload.userDefinedName = *name;
   declareRest(keys);
+  readRest(keys, context);
   if (type == nullptr) {
     keys.known({"VPNSubType"});
     keys.finish();
@@ -109,7 +186,11 @@ VpnPayload readVpnPayload(Keys& keys, const ReadContext& context) {
     payload.subType = *subType;
     if (*type == "IKEv2" && !subType->empty()) keys.error("VPNSubType", "must be empty with VPNType IKEv2");
   }
-  if (const plist::Dictionary* vendor = keys.dictionary("VendorConfig")) payload.vendorConfig = *vendor;
+  if (const plist::Dictionary* vendor = keys.dictionary("VendorConfig")) {
+    payload.vendorConfig = *vendor;
+    Keys others(*vendor, keys.pathOf("VendorConfig"), context.report);
+    for (const std::string_view key : {"Realm", "Role", "Group", "LoginGroupOrDomain"}) others.string(key);
+  }
 
   if (std::ranges::find(kVpnTypes, *type) == kVpnTypes.end()) {
     keys.error("VPNType", fmt::format("is \"{}\"", shown(*type)), "Wayleave carries out TransparentProxy");

@@ -387,6 +387,10 @@ ImportResult importProfile(ByteView bytes, const ImportOptions& options) {
   const std::optional<Secret> content = importer.unwrap(bytes);
   if (!content) return result;
   Result<plist::Document> document = plist::parse(content->view(), {.limits = options.limits, .recordLines = true});
+  if (!document && asText(content->view()).starts_with("-----BEGIN ")) {
+    importer.report.error("", "is PEM text, not a profile", "a signed profile is DER: openssl cms -outform DER");
+    return result;
+  }
   if (!document) {
     importer.report.error("", document.error().message, document.error().hint, document.error().reason);
     return result;

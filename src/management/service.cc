@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <condition_variable>
 #include <deque>
@@ -16,6 +17,7 @@
 #include "localapi/json_reader.h"
 #include "management/declarations/synthesis.h"
 #include "management/installer_plan.h"
+#include "management/profile_expiry.h"
 #include "management/service_json.h"
 
 namespace wayleave::management {
@@ -131,19 +133,21 @@ class Service::Work {
                    [this](uint64_t, std::string_view event, const std::string& identifier) {
                      tell(event, identifier);
                      tell("configuration-changed", {});
-                   }) {}
+                   }),
+        expiry_({store, clock, ProfileExpiry::uptime, ProfileExpiry::boot(), options.removalSettle}) {}
 
   void start() {
     reads_.start();
     renewals_.start();
     enrolments_.start();
     changes_.start([this](const std::stop_token& stop) -> std::optional<std::chrono::milliseconds> {
-      if (finished_ && reconciled_ && !retry_) return std::nullopt;
+      const std::optional<std::chrono::milliseconds> pause = removeExpired(stop);
+      if (finished_ && reconciled_ && !retry_) return pause;
       if (!finished_ || retry_) finished_ = installer_.recover(stop);
       retry_ = !finished_;
       // Also while something is unfinished: an enrolment may wait for days, and is no reason for the rest to.
       reconciled_ = declarations_ == nullptr || declarations_->reconcile(stop);
-      return finished_ && reconciled_ ? std::nullopt : std::optional(options_.recoverEvery);
+      return finished_ && reconciled_ ? pause : std::min(options_.recoverEvery, pause.value_or(options_.recoverEvery));
     });
   }
   void stop() {
@@ -175,6 +179,7 @@ class Service::Work {
   bool refused(const Request& request, const Answer& answer);
   Result<InstallOutcome> installNow(ByteView profile, std::stop_token stop, const Installer::Permit& permit);
   Status removeNow(const std::string& identifier, std::stop_token stop);
+  std::optional<std::chrono::milliseconds> removeExpired(const std::stop_token& stop);
   void renewAll(const Answer& answer);
   void enroll(const Request& request, const Answer& answer);
   void unenroll(const Request& request, const Answer& answer);
@@ -187,12 +192,14 @@ class Service::Work {
   const Clock& clock_;
   const ServiceOptions options_;
   Installer installer_;
+  ProfileExpiry expiry_;  // on the change thread
   std::unique_ptr<DeclarationEngine> declarations_;  // on the change thread, but for state()
   bool reconciled_ = false;                          // like finished_
   std::mutex watchersMutex_;
   std::vector<std::shared_ptr<EventStream>> watchers_;
   bool finished_ = false;  // nothing is left to recover; on the installer's thread only, like retry_
   bool retry_ = false;
+  std::atomic<bool> leaving_{false};  // the enrolment, because its profile's time has come
   TaskThread reads_{kMostQueuedReads};
   TaskThread changes_{kMostQueuedChanges};
   TaskThread renewals_{1};
@@ -395,6 +402,33 @@ Status Service::Work::removeNow(const std::string& identifier, std::stop_token s
   const Status removed = installer_.remove(identifier, stop);
   if (declarations_ != nullptr) reconciled_ = declarations_->reconcile(std::move(stop));
   return removed;
+}
+
+// Profiles whose time has come. What cannot be removed now is tried again at the next look.
+std::optional<std::chrono::milliseconds> Service::Work::removeExpired(const std::stop_token& stop) {
+  ProfileExpiry::Look look = expiry_.look();
+  for (const std::string& identifier : look.due) {
+    if (stop.stop_requested()) break;
+    if (enrolment.state && enrolment.unenroll && enrolment.state().value("profile", json()) == identifier) {
+      // The enrolment goes with its profile, and tells its server. Not from this thread, which it waits for.
+      if (leaving_.exchange(true)) continue;
+      log::info("the time of the enrolment profile has come", {{"identifier", identifier}});
+      const bool queued = enrolments_.post([this](const std::stop_token&) {
+        if (const Status done = enrolment.unenroll([](std::string_view) {}); !done) log::failure("the enrolment has not ended", done.error());
+        leaving_ = false;
+        tell("enrolment-changed", {});
+      });
+      if (!queued) leaving_ = false;
+      continue;
+    }
+    log::info("the time of a profile has come", {{"identifier", identifier}});
+    Status removed = installer_.remove(identifier, stop);
+    if (declarations_ != nullptr) reconciled_ = declarations_->reconcile(stop);
+    if (removed) continue;
+    if (removed.error().reason == Reason::Pending) retry_ = true;
+    log::failure("a profile is not removed yet", removed.error(), {{"identifier", identifier}});
+  }
+  return look.again;
 }
 
 void Service::Work::useDeclarations(DeclarationParts parts) {

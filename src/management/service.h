@@ -31,6 +31,8 @@ struct ServiceOptions {
   std::chrono::milliseconds commitPatience = std::chrono::seconds{10};
   // How often unfinished installations are tried again while identityd is away.
   std::chrono::milliseconds recoverEvery = std::chrono::seconds{3};
+  // Of profiles that go by themselves (profile_expiry.h).
+  std::chrono::milliseconds removalSettle = std::chrono::seconds{10};
 };
 
 // What the calls around the enrolment with an MDM server ask of it (enrolment/mdm/). `enroll` and `unenroll` run on a

@@ -1,5 +1,7 @@
 #include "management/service_json.h"
 
+#include "management/profile_expiry.h"
+
 namespace wayleave::management {
 namespace {
 
@@ -10,13 +12,15 @@ json configurationJson(const localapi::ProxyConfiguration& configuration) {
 }
 
 json brief(const ProfileRecord& profile) {
-  return {{"identifier", profile.identifier},
+  json out{{"identifier", profile.identifier},
           {"uuid", profile.uuid},
           {"displayName", profile.displayName},
           {"state", text(profile.state)},
           {"installedAt", profile.changedAt},
           {"identities", profile.identities.size()},
           {"configurations", profile.configurations.size()}};
+  if (const std::string removal = expectedRemoval(profile); !removal.empty()) out["removedAt"] = removal;
+  return out;
 }
 
 }  // namespace
@@ -36,6 +40,7 @@ json profileJson(const ProfileRecord& profile) {
   out["displayName"] = profile.displayName;
   out["state"] = text(profile.state);
   out["installedAt"] = profile.changedAt;
+  if (const std::string removal = expectedRemoval(profile); !removal.empty()) out["removedAt"] = removal;
   out["identities"] = json::array();
   for (const InstalledIdentity& identity : profile.identities)
     out["identities"].push_back({{"payloadUuid", identity.payloadUuid},

@@ -32,7 +32,9 @@ class ServiceTest : public ::testing::Test {
   }
   void start(Enroller& enroller) {
     server_.reset();
-    service_ = std::make_unique<Service>(*store_, agent_, &enroller, clock_, ServiceOptions{});
+    ServiceOptions options;
+    options.removalSettle = std::chrono::milliseconds{1};
+    service_ = std::make_unique<Service>(*store_, agent_, &enroller, clock_, options);
     server_ = localapi::Server::listen(folder_ + "/management.sock", 0666,
                                        [this](localapi::Request request, std::shared_ptr<localapi::Responder> responder) {
                                          service_->handle(std::move(request), std::move(responder));
@@ -78,6 +80,21 @@ TEST_F(ServiceTest, InstallsShowsListsAndRemoves) {
   EXPECT_TRUE(ask("DELETE", std::string("/v1/profiles/") + kIdentifier).has_value());
   EXPECT_EQ(ask("GET", std::string("/v1/profiles/") + kIdentifier).error().reason, Reason::NotFound);
   EXPECT_EQ(ask("DELETE", std::string("/v1/profiles/") + kIdentifier).error().reason, Reason::NotFound);
+}
+
+TEST_F(ServiceTest, RemovesAProfileWhenItsTimeHasComeAndSaysWhenBefore) {
+  plist::Value profile = example("pkcs12.mobileconfig");
+  profile.dictionary()->set("DurationUntilRemoval", 1);
+  const auto installed = ask("POST", "/v1/profiles", asText(bytesOf(profile)));
+  ASSERT_TRUE(installed) << installed.error().message;
+  EXPECT_TRUE((*installed)["removedAt"].is_string());
+  const uint64_t sequence = (*installed)["sequence"];
+  // Every change of configurations is told, a later one at once.
+  EXPECT_TRUE(client().follow("/v1/watch?since=" + std::to_string(sequence), [](std::string_view) { return false; }, {}));
+  server_.reset();
+  service_.reset();  // waits for what is under way
+  EXPECT_TRUE(agent_.active().empty());
+  EXPECT_TRUE(store_->profiles()->empty());
 }
 
 TEST_F(ServiceTest, RefusesUnknownCallsAndBadInput) {

@@ -16,6 +16,7 @@ bool fits(const plist::Value& value, ValueKind kind) {
     case ValueKind::Integer: return value.integer() || value.unsignedInteger();
     case ValueKind::Number: return value.integer() || value.unsignedInteger() || value.real();
     case ValueKind::Boolean: return value.boolean().has_value();
+    case ValueKind::Switch: return value.boolean() || value.integer() == 0 || value.integer() == 1;
     case ValueKind::Data: return value.data() != nullptr;
     case ValueKind::Array: return value.array() != nullptr;
     case ValueKind::Dictionary: return value.dictionary() != nullptr;
@@ -30,6 +31,7 @@ std::string_view text(ValueKind kind) {
     case ValueKind::Integer: return "an integer";
     case ValueKind::Number: return "a number";
     case ValueKind::Boolean: return "a boolean";
+    case ValueKind::Switch: return "0 or 1";
     case ValueKind::Data: return "data";
     case ValueKind::Array: return "an array";
     case ValueKind::Dictionary: return "a dictionary";

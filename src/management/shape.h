@@ -15,7 +15,7 @@
 
 namespace wayleave::management {
 
-enum class ValueKind : uint8_t { Any, String, Integer, Number, Boolean, Data, Array, Dictionary };
+enum class ValueKind : uint8_t { Any, String, Integer, Number, Boolean, Switch, Data, Array, Dictionary };  // Switch: 0 or 1, or a boolean
 
 struct ShapeKey;
 // A view of a table of keys.

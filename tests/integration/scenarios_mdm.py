@@ -117,7 +117,7 @@ def test_access_rights_hold(world):
     assert server.command("DeviceInformation")["Status"] == "Acknowledged"
     for request, parameters in (("ProfileList", {}), ("InstallProfile", {"Payload": EXAMPLE.read_bytes()})):
         answer = server.command(request, **parameters)
-        assert answer["Status"] == "Error" and answer["ErrorChain"][0]["ErrorCode"] == 12000, answer
+        assert answer["Status"] == "Error" and answer["ErrorChain"][0]["ErrorCode"] == 12007, answer
 
 
 def test_the_server_ends_the_enrolment(world):

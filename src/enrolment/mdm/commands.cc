@@ -20,9 +20,10 @@ using plist::Value;
 constexpr const char* kOurs = "WayleaveErrorDomain";
 constexpr const char* kAppleMdm = "MCMDMErrorDomain";
 constexpr const char* kAppleInstall = "MCInstallationErrorDomain";
-// Codes that servers know from Apple's devices.
-constexpr int kInvalidAccessRights = 12'000, kMalformedRequest = 12'008, kInvalidRequestType = 12'021, kProfileNotManaged = 12'075;
-constexpr int kInstallationFailed = 4'001;
+// As Apple's devices use them (Mobile Device Management Protocol Reference, "Error Codes").
+constexpr int kNotAuthorized = 12'007, kMalformedRequest = 12'008, kInternalInconsistency = 12'010, kProfileNotManaged = 12'013,
+              kInvalidRequestType = 12'021, kProfileNotInstalled = 12'075;
+constexpr int kInstallationFailure = 4'001, kRemovalDatePassed = 4'006;
 
 Answer failed(std::string domain, int code, std::string description) {
   return {"Error", {}, {{std::move(domain), code, std::move(description)}}};
@@ -47,7 +48,7 @@ Answer installProfile(const CommandContext& context, const Command& command, Aft
   const auto installed = context.machine.profiles();
   if (!installed) return {.status = "NotNow"};
   std::string claimed;
-  bool enrolment = false, known = false;
+  bool enrolment = false, known = false, hasRemovalDate = false;
   const auto permit = [&](const Profile& profile) -> Status {
     const bool mdm = std::ranges::any_of(profile.payloads, [](const auto& one) { return one.template as<management::MdmPayload>() != nullptr; });
     enrolment = profile.identifier == context.ownership.enrolmentProfile();
@@ -61,6 +62,7 @@ Answer installProfile(const CommandContext& context, const Command& command, Aft
     if (known && !context.ownership.manages(profile.identifier))
       return fail(Reason::Conflict, "a profile with this identifier was installed by hand", "remove it at the machine first");
     claimed = profile.identifier;
+    hasRemovalDate = profile.removalDate.has_value();  // a permitted profile is refused as bad for that alone
     return context.ownership.claim(profile.identifier);
   };
   const auto outcome = context.machine.install(*payload->data(), permit);
@@ -74,7 +76,8 @@ Answer installProfile(const CommandContext& context, const Command& command, Aft
     if (const Status gone = context.ownership.disclaim(claimed); !gone)
       log::failure("cannot note that a profile was not installed", gone.error(), {{"identifier", claimed}});
   if (isForLater(outcome.error())) return {.status = "NotNow"};
-  return failedBecause(kAppleInstall, kInstallationFailed, "The profile could not be installed.", outcome.error());
+  const int code = hasRemovalDate && outcome.error().reason == Reason::BadInput ? kRemovalDatePassed : kInstallationFailure;
+  return failedBecause(kAppleInstall, code, "The profile could not be installed.", outcome.error());
 }
 
 Answer removeProfile(const CommandContext& context, const Command& command, Aftermath& aftermath) {
@@ -87,13 +90,18 @@ Answer removeProfile(const CommandContext& context, const Command& command, Afte
     return {};
   }
   if (context.accessRights != 0 && (context.accessRights & kChangeProfiles) == 0)
-    return failed(kAppleMdm, kInvalidAccessRights, "RemoveProfile needs access right 2, which the enrolment does not give.");
-  if (!context.ownership.manages(name))
+    return failed(kAppleMdm, kNotAuthorized, "RemoveProfile needs access right 2, which the enrolment does not give.");
+  if (!context.ownership.manages(name)) {
+    const auto installed = context.machine.profiles();
+    if (!installed) return {.status = "NotNow"};
+    if (std::ranges::find(*installed, name, &ProfileRecord::identifier) == installed->end())
+      return failed(kAppleMdm, kProfileNotInstalled, fmt::format("The profile “{}” is not installed.", name));
     return failed(kAppleMdm, kProfileNotManaged, fmt::format("The profile “{}” is not managed by this server.", name));
+  }
   const Status removed = context.machine.remove(name);
   if (!removed && removed.error().reason != Reason::NotFound && removed.error().reason != Reason::Pending) {
     if (isForLater(removed.error())) return {.status = "NotNow"};
-    return failedBecause(kAppleMdm, kProfileNotManaged, fmt::format("The profile “{}” could not be removed.", name), removed.error());
+    return failedBecause(kAppleMdm, kInternalInconsistency, fmt::format("The profile “{}” could not be removed.", name), removed.error());
   }
   if (const Status gone = context.ownership.disclaim(name); !gone)
     log::failure("cannot note that a profile was removed", gone.error(), {{"identifier", name}});
@@ -236,7 +244,7 @@ Answer carryOut(const CommandContext& context, const Command& command, Aftermath
     return failed(kAppleMdm, kInvalidRequestType, fmt::format("“{}” is not a valid request type.", command.requestType));
   const Handler& handler = found->second;
   if (context.accessRights != 0 && handler.right != 0 && (context.accessRights & handler.right) == 0)
-    return failed(kAppleMdm, kInvalidAccessRights,
+    return failed(kAppleMdm, kNotAuthorized,
                   fmt::format("{} needs access right {}, which the enrolment does not give.", command.requestType, handler.right));
   if (handler.changes && context.machine.busy()) return {.status = "NotNow"};
   return handler.run(context, command, aftermath);

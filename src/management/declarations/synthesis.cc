@@ -28,6 +28,13 @@ std::string textAt(const plist::Dictionary& from, std::string_view key) {
   return value == nullptr || value->string() == nullptr ? std::string{} : *value->string();
 }
 
+plist::Dictionary without(const plist::Dictionary& from, std::string_view key) {
+  plist::Dictionary out;
+  for (const plist::Entry& entry : from.entries())
+    if (entry.key != key) out.add(entry.key, entry.value);
+  return out;
+}
+
 plist::Dictionary withHeader(plist::Dictionary payload, const std::string& identifier, const std::string& uuid, const std::string& name) {
   payload.set("PayloadVersion", 1);
   payload.set("PayloadIdentifier", identifier);
@@ -176,6 +183,8 @@ std::expected<Secret, AssetProblem> legacyProfileOf(std::string_view source, con
           return refuse("Error.ConfigurationIsInvalid", configuration, "the profile holds " + type + ", which a declaration may not bring");
   profile->set("PayloadIdentifier", declaredIdentifier(source, configuration.identifier));
   profile->set("PayloadUUID", revision);
+  // How long it stays, the declaration says; a duration would end and begin again. A date holds.
+  if (profile->contains("DurationUntilRemoval")) *profile = without(*profile, "DurationUntilRemoval");
   return written(configuration, std::move(*profile));
 }
 

@@ -140,6 +140,7 @@ const char* nameOf(authoring::FileKind kind) {
 bool looksManaged(ByteView bytes) {
   if (asText(bytes).starts_with("bplist0")) return true;
   if (bytes.size() > 4 && bytes[0] == 0x30 && (bytes[1] & 0x80) != 0) return true;  // CMS
+  if (asText(bytes).starts_with("\xff\xfe") || asText(bytes).starts_with("\xfe\xff")) return true;  // UTF-16
   const std::string_view text = firstText(bytes);
   if (text.starts_with("<?xml") || text.starts_with("<!DOCTYPE plist") || text.starts_with("<plist")) return true;
   // `{length = …` is how NSData prints itself.

@@ -40,6 +40,7 @@ void printProfile(const json& profile) {
                {"organisation", textOf(profile, "organization")},
                {"uuid", textOf(profile, "uuid")},
                {"installed", textOf(profile, "installedAt")},
+               {"removed at", textOf(profile, "removedAt")},
                {"signed by", textOf(profile, "signer")},
                {"trust", textOf(profile, "signerTrust")}});
   Table payloads({"PAYLOAD", "TYPE", "NAME"});
@@ -78,6 +79,7 @@ void install(Context& context, const std::string& file) {
     fmt::print("  identity {} {}\n", textOf(identity, "id"), textOf(identity, "reference"));
   if (const std::string signer = textOf(*installed, "signer"); !signer.empty())
     fmt::print("  signed by {} ({})\n", signer, textOf(*installed, "signerTrust"));
+  if (const std::string removed = textOf(*installed, "removedAt"); !removed.empty()) fmt::print("  goes by itself at {}\n", removed);
   fmt::print("{} {} ({})\n", textOf(*installed, "replaced") == "yes" ? "Replaced" : "Installed",
              textOf(*installed, "identifier"), textOf(*installed, "displayName"));
 }

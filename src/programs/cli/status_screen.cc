@@ -131,7 +131,9 @@ void profiles(Screen& screen, const json& management, Wall now) {
   if (arrayOf(management, "profiles").empty()) return screen.line("none");
   for (const json& profile : arrayOf(management, "profiles")) {
     const std::string name = textOf(profile, "displayName");
-    screen.line(fmt::format("{}{}  installed {}", textOf(profile, "identifier"), name.empty() ? "" : "  \"" + name + "\"", relative(textOf(profile, "installedAt"), now)));
+    const std::string removal = textOf(profile, "removedAt");
+    screen.line(fmt::format("{}{}  installed {}{}", textOf(profile, "identifier"), name.empty() ? "" : "  \"" + name + "\"", relative(textOf(profile, "installedAt"), now),
+                            removal.empty() ? "" : ", removed " + relative(removal, now)));
   }
 }
 
