@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -44,7 +45,8 @@ AuditLog::~AuditLog() {
   sync_.request_stop();
   wake_.notify_all();
   if (sync_.joinable()) sync_.join();
-  if (file_) ::fdatasync(file_.borrow());
+  if (file_ && limits_.sync(file_.borrow()) != 0)
+    log::failure("the audit log may lack its last lines", errnoError(errno, "bring the audit log to the disk"));
 }
 
 Status AuditLog::openFile() {
@@ -100,6 +102,7 @@ Status AuditLog::continueChain() {
     sequence_ = last->sequence;
     hash_ = last->hash;
   }
+  synced_ = sequence_;
   if (head && head->last > sequence_)
     note = fmt::format("lines {} to {} are missing: the log ends before its head says", sequence_ + 1, head->last);
   if (!note.empty()) {
@@ -111,6 +114,8 @@ Status AuditLog::continueChain() {
 
 Status AuditLog::append(const AuditEntry& entry) {
   const std::lock_guard lock(mutex_);
+  if (syncError_ != 0)
+    if (Status recovered = recover(); !recovered) return recovered;
   if (size_ >= limits_.fileBytes)
     if (const Status rotated = rotate(); !rotated) return rotated;
   if (Status written = writeLine(entry); !written) return written;
@@ -118,6 +123,31 @@ Status AuditLog::append(const AuditEntry& entry) {
   log::info("audit",
             {{"seq", std::to_string(sequence_)}, {"event", entry.event}, {"outcome", entry.outcome}, {"hash", hash_}});
   return {};
+}
+
+Status AuditLog::recover() {
+  if (!lossNoted_) {
+    const std::string detail = fmt::format("lines {} to {} may be missing from the disk: {}", synced_ + 1, sequence_,
+                                           std::strerror(syncError_));
+    if (Status noted = writeLine({.event = "loss", .outcome = std::string(text(Reason::Io)), .detail = detail}); !noted)
+      return noted;
+    lossNoted_ = true;
+  }
+  if (Status synced = sync(); !synced) return synced;
+  log::warn("the audit log reaches the disk again", {{"seq", std::to_string(sequence_)}});
+  syncError_ = 0;
+  lossNoted_ = false;
+  return {};
+}
+
+Status AuditLog::sync() {
+  if (limits_.sync(file_.borrow()) == 0) {
+    synced_ = sequence_;
+    return {};
+  }
+  if (syncError_ == 0) syncError_ = errno;
+  const Error error = errnoError(errno, "bring the audit log to the disk");
+  return fail(error.reason, error.message, "mend the disk: nothing is signed that cannot be recorded");
 }
 
 Status AuditLog::writeLine(const AuditEntry& entry) {
@@ -152,7 +182,8 @@ void AuditLog::writeHead() {
 }
 
 Status AuditLog::rotate() {
-  ::fdatasync(file_.borrow());
+  // The loop that syncs knows the newest file only.
+  if (Status synced = sync(); !synced) return synced;
   // What the oldest file holds leaves the chain: the head remembers where it now begins.
   if (const Result<Bytes> leaving =
           readFile(logPath(folder_, limits_.files), static_cast<size_t>(limits_.fileBytes) + kMostLineBytes)) {
@@ -201,17 +232,25 @@ Result<std::vector<std::string>> AuditLog::tail(size_t count) const {
 void AuditLog::syncLoop(std::stop_token stop) {
   constexpr std::chrono::seconds kInterval{1};
   while (!stop.stop_requested()) {
-    int fd = -1;
+    Fd copy;  // rotation may close ours meanwhile
+    uint64_t upTo = 0;
     {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, stop, [&] { return dirty_; });
       if (stop.stop_requested()) return;
       dirty_ = false;
-      fd = ::fcntl(file_.borrow(), F_DUPFD_CLOEXEC, 3);  // rotation may close ours meanwhile
+      upTo = sequence_;
+      copy = Fd::adopt(::fcntl(file_.borrow(), F_DUPFD_CLOEXEC, 3));
     }
-    const Fd copy = Fd::adopt(fd);
-    if (copy) ::fdatasync(copy.borrow());
+    const int error = limits_.sync(copy.borrow()) == 0 ? 0 : errno;
     std::unique_lock lock(mutex_);
+    if (error != 0 && syncError_ == 0) {
+      syncError_ = error;
+      log::failure("lines of the audit log may be lost: nothing is signed until the disk takes them again",
+                   errnoError(error, "bring the audit log to the disk"));
+    } else if (error == 0 && syncError_ == 0) {
+      synced_ = std::max(synced_, upTo);
+    }
     wake_.wait_for(lock, stop, kInterval, [] { return false; });
   }
 }

@@ -11,7 +11,11 @@
 // system's log as they are made (number and hash), where such a forger cannot reach.
 //
 // Order is by number, so a clock that jumps does no harm. A line is in the kernel when append() returns and on disk
-// within a second. Files: audit.log, then audit.log.1 … after rotation; the chain goes on from file to file.
+// within a second: a power failure can take the last second's lines, and `audit.head` with them. Once a line could not
+// be brought to the disk, append() fails until the disk takes lines again: better no signature than one nobody knows
+// of. The kernel reports such a loss once and then forgets the lines, so a line is added that names them. Files: audit.log, then audit.log.1 … after rotation; the chain goes on from file to file.
+
+#include <unistd.h>
 
 #include <condition_variable>
 #include <memory>
@@ -42,6 +46,8 @@ struct AuditEntry {
 struct AuditLimits {
   off_t fileBytes = 16 * 1024 * 1024;  // about 30,000 signatures
   int files = 8;                       // rotated ones kept
+  // Brings a file's contents to the disk. A test's disk fails here: no real one does so on demand.
+  int (*sync)(int fd) = ::fdatasync;
 };
 
 class AuditLog {
@@ -67,6 +73,9 @@ class AuditLog {
   Status rotate();
   Status writeLine(const AuditEntry& entry);
   void writeHead();
+  // After a failure to bring lines to the disk: says so in the log, and tries again. Errors: Io.
+  Status recover();
+  Status sync();
   void syncLoop(std::stop_token stop);
 
   const std::string folder_;
@@ -80,6 +89,9 @@ class AuditLog {
   uint64_t sequence_ = 0;
   std::string hash_;
   bool dirty_ = false;
+  uint64_t synced_ = 0;    // the last line known to be on the disk
+  int syncError_ = 0;      // errno of the failure since then; 0: none
+  bool lossNoted_ = false;  // the line about it has been written
   std::condition_variable_any wake_;
   std::jthread sync_;
 };

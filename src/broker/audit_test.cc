@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <atomic>
+#include <cerrno>
 #include <sstream>
 #include <thread>
 
@@ -13,6 +15,7 @@
 namespace wayleave::broker {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -174,6 +177,48 @@ TEST_F(AuditTest, LeavesNothingOfALineThatDoesNotFitOnTheDisk) {
   EXPECT_EQ(size, static_cast<off_t>(std::filesystem::file_size(folder / "audit.log")));
   ASSERT_TRUE(log->append({.event = "sign", .outcome = "OK"}));
   EXPECT_TRUE(findings().empty());
+}
+
+std::atomic<bool> diskFails{false};
+std::atomic<int> syncs{0};
+int syncOnAFailingDisk(int fd) {
+  const int result = diskFails ? -1 : ::fdatasync(fd);
+  if (diskFails) errno = EIO;
+  ++syncs;
+  syncs.notify_all();
+  return result;
+}
+
+// Review of issue 5, number 2: what fdatasync said was not looked at, and signing went on without a record.
+TEST_F(AuditTest, RefusesLinesOnceTheDiskHasFailedUntilItWorksAgain) {
+  syncs = 0;
+  const auto log = open({.sync = syncOnAFailingDisk});
+  ASSERT_TRUE(log->append({.event = "sign", .outcome = "OK"}));
+  syncs.wait(0);  // line 1 is on the disk
+  diskFails = true;
+  const int before = syncs;
+  ASSERT_TRUE(log->append({.event = "sign", .outcome = "OK"}));  // its signature has left when the disk fails
+  syncs.wait(before);
+  Status refused = log->append({.event = "sign", .outcome = "OK"});
+  while (refused) refused = log->append({.event = "sign", .outcome = "OK"});  // the failure is noted just after sync
+  EXPECT_EQ(Reason::Io, refused.error().reason);
+  EXPECT_FALSE(log->append({.event = "sign", .outcome = "OK"}));
+  const uint64_t last = log->lastSequence();
+  EXPECT_FALSE(log->append({.event = "sign", .outcome = "OK"}));
+  EXPECT_EQ(last, log->lastSequence()) << "a refused line must leave nothing";
+  diskFails = false;
+  EXPECT_TRUE(log->append({.event = "sign", .outcome = "OK"}));
+  EXPECT_THAT(findings(), ElementsAre(AllOf(HasSubstr("recorded when the disk failed"), HasSubstr("lines 2 to"))));
+}
+
+TEST_F(AuditTest, DoesNotRotateAwayWhatTheDiskDidNotTake) {
+  diskFails = true;
+  const auto log = open({.fileBytes = 1, .files = 3, .sync = syncOnAFailingDisk});
+  ASSERT_TRUE(log->append({.event = "sign", .outcome = "OK"}));
+  EXPECT_FALSE(log->append({.event = "sign", .outcome = "OK"}));
+  EXPECT_FALSE(std::filesystem::exists(folder / "audit.log.1"));
+  diskFails = false;
+  EXPECT_TRUE(log->append({.event = "sign", .outcome = "OK"}));
 }
 
 TEST_F(AuditTest, KeepsOutsideTextInOneLine) {

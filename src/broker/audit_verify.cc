@@ -70,6 +70,7 @@ class Walk {
         found(file, number, "it does not continue the line before it");
     }
     if (parsed->event == "gap") found(file, number, "recorded at a start: " + parsed->detail);
+    if (parsed->event == "loss") found(file, number, "recorded when the disk failed: " + parsed->detail);
     broken_ = false;
     report_.last = parsed->sequence;
     hash_ = parsed->hash;
