@@ -98,6 +98,7 @@ class CallerSocket {
   }
   Fd acceptOnly() { return Fd::adopt(::accept4(listener_.borrow(), nullptr, nullptr, SOCK_CLOEXEC)); }
   const std::string& path() const { return path_; }
+  int listener() const { return listener_.borrow(); }
 
  private:
   std::string path_;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 
 namespace wayleave::broker {
 namespace {
@@ -22,6 +23,15 @@ void set(Verdict& verdict, ConditionName name, bool held, std::string sentence, 
 bool stillAlive(int pidfd) {
   pollfd entry{pidfd, POLLIN, 0};
   return ::poll(&entry, 1, 0) == 0;
+}
+
+// Of a file that is gone: could others than the trusted owners have put it there? The folders that are still there have
+// been checked, but a sticky one (/tmp) counts as trusted for the sake of what is in it, and there nothing is left to see.
+bool couldBeAnyones(std::filesystem::path path) {
+  struct stat info{};
+  do path = path.parent_path();
+  while (::stat(path.c_str(), &info) != 0 && path.has_relative_path());
+  return (info.st_mode & (S_IWGRP | S_IWOTH)) != 0;
 }
 
 void judgeTracing(const Observation& seen, Verdict& verdict) {
@@ -161,7 +171,7 @@ void CallerVerifier::judgeCode(const Observation& seen, Verdict& verdict) const 
     if (owner) continue;
     // An upgraded library stays mapped as deleted until the program restarts; its folder still tells who could put it
     // there.
-    if (deleted && owner.error().reason == Reason::NotFound) continue;
+    if (deleted && owner.error().reason == Reason::NotFound && !couldBeAnyones(path)) continue;
     if (path == verdict.executable) continue;  // judged by its own condition
     return flag(owner.error().message);
   }
@@ -181,7 +191,7 @@ Result<Verdict> CallerVerifier::judge(const localapi::Peer& peer) {
   }
   if (!peer.pidfd) return verdict;
 
-  const Result<Observation> seen = witness_.observe(peer.pid, peer.pidfd.borrow(), peer.connection);
+  const Result<Observation> seen = witness_.observe(peer.uid, peer.pid, peer.pidfd.borrow(), peer.connection);
   if (!seen) return propagate(seen.error());
   if (!seen->alive) {
     set(verdict, ConditionName::Alive, false, "the process that connected ended while it was examined");

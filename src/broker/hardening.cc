@@ -57,7 +57,7 @@ Status harden(const HardeningOptions& options) {
   if (*landlock == 0) log::warn("this kernel has no Landlock: file modes alone keep the daemon to its folder");
 
   const sandbox::SyscallPolicy calls{
-      .socketFamilies = {AF_UNIX}, .processes = false, .writesFiles = true, .also = {SYS_wait4}};  // buries the witness
+      .socketFamilies = {AF_UNIX}, .processes = false, .writesFiles = true, .also = {SYS_wait4}};  // buries the witnesses' keeper
   if (Status done = sandbox::restrictSystemCalls(calls); !done) return done;
   log::info("hardened", {{"landlock", std::to_string(*landlock)},
                          {"seccomp", sandbox::enforcesAllowList() ? "allow-list" : "deny-list (sanitizer build)"}});

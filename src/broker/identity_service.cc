@@ -20,8 +20,9 @@ namespace {
 
 using nlohmann::json;
 
-// Verification is a round trip to the witness and a few reads; two threads keep both cores of a small machine busy.
-constexpr size_t kClerks = 2;
+// Verification is a round trip to a witness and a few reads. As many as there are witnesses: two that wait for answers
+// about a user whose processes hang (witness_pool.h) leave two for everybody else.
+constexpr size_t kClerks = 4;
 // The server holds at most 512 connections, each with one request under way.
 constexpr size_t kMostWaiting = 512;
 constexpr size_t kMostSlowWaiting = 32;

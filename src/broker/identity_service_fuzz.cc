@@ -20,7 +20,7 @@ using namespace wayleave;
 // Everybody is this verified caller: verification itself costs too much per input, and has tests of its own.
 class TrustingWitness final : public broker::Witness {
  public:
-  Result<broker::Observation> observe(pid_t, int, ino_t) override {
+  Result<broker::Observation> observe(uid_t, pid_t, int, ino_t) override {
     broker::Observation seen;
     seen.alive = true;
     seen.executable = "/bin/true";

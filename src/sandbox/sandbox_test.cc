@@ -98,7 +98,7 @@ TEST(Seccomp, LetsThreadsStartButNoProcesses) {
 TEST(Seccomp, ReadOnlyPolicyOpensNothingForWriting) {
   if (!enforcesAllowList()) GTEST_SKIP() << "sanitizer builds enforce only what is never allowed";
   EXPECT_EQ(0, inChild([] {
-              if (!noNewPrivileges() || !restrictSystemCalls({.socketFamilies = {}, .writesFiles = false})) return 1;
+              if (!noNewPrivileges() || !restrictSystemCalls({.socketFamilies = {}, .connections = false, .writesFiles = false})) return 1;
               if (!Fd::adopt(::open("/etc/passwd", O_RDONLY))) return 2;
               if (Fd::adopt(::open("/dev/null", O_RDWR))) return 3;
               if (Fd::adopt(::open("/tmp/wayleave-never", O_CREAT | O_WRONLY, 0600))) return 4;

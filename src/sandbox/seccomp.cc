@@ -41,8 +41,9 @@ constexpr std::array kAlways = {
     "stat", "lstat", "fstat", "newfstatat", "statx", "statfs", "fstatfs", "access", "faccessat", "faccessat2",
     "readlink", "readlinkat", "getdents64", "fadvise64", "flock",
     // sockets (socket and socketpair are below: they depend on the family)
-    "bind", "listen", "accept", "accept4", "connect", "getsockname", "getpeername", "getsockopt", "setsockopt",
-    "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "shutdown"};
+    "sendto", "sendmsg", "recvfrom", "recvmsg"};
+constexpr std::array kConnections = {"bind",       "listen",     "accept",   "accept4",  "connect", "getsockname", "getpeername",
+                                     "getsockopt", "setsockopt", "sendmmsg", "recvmmsg", "shutdown"};
 constexpr std::array kWritesFiles = {"open",   "openat",    "creat",           "rename",    "renameat",    "renameat2",
                                      "unlink", "unlinkat",  "mkdir",           "mkdirat",   "rmdir",       "link",
                                      "linkat", "chmod",     "fchmod",          "fchmodat",  "fchmodat2",   "chown",
@@ -181,6 +182,7 @@ Status restrictSystemCalls(const SyscallPolicy& policy) {
   }
 
   builder.all(SCMP_ACT_ALLOW, kAlways);
+  if (policy.connections) builder.all(SCMP_ACT_ALLOW, kConnections);
   for (const int number : policy.also) builder.one(SCMP_ACT_ALLOW, number);
   for (const int family : policy.socketFamilies)
     builder.rule(SCMP_ACT_ALLOW, SCMP_SYS(socket), {equals(0, static_cast<uint64_t>(family))});

@@ -17,6 +17,8 @@ namespace wayleave::sandbox {
 struct SyscallPolicy {
   // First argument of socket(): everything else fails with EPERM. socketpair is AF_UNIX only.
   std::vector<int> socketFamilies;
+  // bind, listen, accept, connect and what belongs to them. Without: only the sockets that are there already, or netlink.
+  bool connections = true;
   // fork, execve, wait. Threads are always allowed.
   bool processes = false;
   // May the process write to file systems (create, rename, remove), or only read?

@@ -3,9 +3,16 @@
 //   connect SOCKET cloexec|inherit              connects, sends one byte, waits for the end
 //   exec SOCKET cloexec|inherit PROGRAM ARG…    connects, sends one byte, becomes PROGRAM
 //   hold-and-exec SOCKET PROGRAM ARG…           connects; a child of its keeps the connection, it becomes PROGRAM
+//   open-and-exec SOCKET FILE PROGRAM ARG…      as exec cloexec, with FILE open, to be closed by the exec
+//   map-code SOCKET FILE                        maps FILE as code, as the loader does with a library, and connects
+//   map-memory SOCKET                           maps a file that exists in memory alone as code, and connects
+//   user-namespace SOCKET                       connects from a user namespace of its own
 //   wait                                        waits until it is killed
 //   traced-connect SOCKET                       a child that it traces connects
 
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -27,6 +34,11 @@ int connectTo(const char* path, bool closeOnExec) {
   return fd;
 }
 
+bool mapCode(int file) {
+  return file >= 0 && ::ftruncate(file, 4096) == 0 &&
+         ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0) != MAP_FAILED;
+}
+
 int waitForEnd(int fd) {
   char byte = 0;
   while (::read(fd, &byte, 1) > 0) {
@@ -46,6 +58,18 @@ int main(int count, char** arguments) {
     ::execv(arguments[4], arguments + 4);
     return 4;
   }
+  if (mode == "open-and-exec" && count > 4) {
+    if (::open(arguments[3], O_RDONLY | O_CLOEXEC) < 0) return 5;
+    connectTo(arguments[2], true);
+    ::execv(arguments[4], arguments + 4);
+    return 4;
+  }
+  if (mode == "map-code" && count == 4)
+    return mapCode(::open(arguments[3], O_RDWR | O_CLOEXEC)) ? waitForEnd(connectTo(arguments[2], true)) : 5;
+  if (mode == "map-memory" && count == 3)
+    return mapCode(::memfd_create("library", MFD_CLOEXEC)) ? waitForEnd(connectTo(arguments[2], true)) : 5;
+  if (mode == "user-namespace" && count == 3)
+    return ::unshare(CLONE_NEWUSER) == 0 ? waitForEnd(connectTo(arguments[2], true)) : 5;
   if (mode == "hold-and-exec" && count > 3) {
     const int fd = connectTo(arguments[2], true);
     const pid_t self = ::getpid();

@@ -1,6 +1,5 @@
 // wayleave-managementd: profiles in, configurations out. The composition root: options, rights, parts, signals.
 
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -19,9 +18,8 @@
 #include "localapi/service_manager.h"
 #include "management/management_store.h"
 #include "management/service.h"
-#include "sandbox/landlock.h"
+#include "sandbox/daemons.h"
 #include "sandbox/privileges.h"
-#include "sandbox/seccomp.h"
 
 namespace wayleave {
 namespace {
@@ -48,21 +46,7 @@ Status restrictOurselves(const Options& options) {
   if (Status done = sandbox::becomeUser(std::nullopt); !done) return done;
   if (Status done = sandbox::noNewPrivileges(); !done) return done;
   if (Status done = sandbox::noCoreDumps(); !done) return done;
-  const sandbox::FilePolicy files{.paths = {{options.stateDir, true},
-                                            {folderOf(options.socket), true},
-                                            {"/etc", false},
-                                            {"/usr", false},
-                                            {"/lib", false},
-                                            {"/run/systemd/resolve", false},
-                                            {"/proc/self", false},
-                                            {"/dev/urandom", false},
-                                            {"/dev/null", true}},
-                                  .denyTcp = false};
-  const Result<int> version = sandbox::restrictFiles(files);
-  if (!version) return propagate(version.error());
-  if (*version == 0) log::warn("this kernel has no Landlock: files are guarded by their modes alone");
-  // AF_NETLINK: the resolver asks which address families this machine has.
-  return sandbox::restrictSystemCalls({.socketFamilies = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}});
+  return sandbox::confine(sandbox::managementdConfinement(options.stateDir, folderOf(options.socket)));
 }
 
 Status serve(const Options& options, const sigset_t& signals) {

@@ -1,7 +1,6 @@
 // wayleave-proxyd: flows in, tunnels out, no key anywhere. The composition root: options, rights, parts, signals.
 
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -13,9 +12,9 @@
 #include "base/log.h"
 #include "localapi/service_manager.h"
 #include "proxy/control/api.h"
-#include "sandbox/landlock.h"
+#include "proxy/control/memory_keeper.h"
+#include "sandbox/daemons.h"
 #include "sandbox/privileges.h"
-#include "sandbox/seccomp.h"
 
 namespace wayleave::proxy {
 namespace {
@@ -29,6 +28,7 @@ struct Options {
   size_t workers = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 4);
   capture::CaptureOptions capture;
   std::vector<std::string> exemptUsers;
+  std::string adminGroup = "wayleave-admin";
   bool noOwner = false;
   bool noCapture = false;
   std::string listen, target;
@@ -79,23 +79,8 @@ Status giveUpRights(const Options& options) {
 }
 
 Status closeSandbox(const Options& options) {
-  const sandbox::FilePolicy files{.paths = {{folderOf(options.socket), true},
-                                            {folderOf(options.managementSocket), false},
-                                            {folderOf(options.identitySocket), false},
-                                            {"/etc", false},
-                                            {"/usr", false},
-                                            {"/lib", false},
-                                            {"/run/systemd/resolve", false},
-                                            {"/proc/self", false},
-                                            {"/proc/sys/net", false},
-                                            {"/dev/urandom", false},
-                                            {"/dev/null", true}},
-                                  .denyTcp = false};
-  const Result<int> version = sandbox::restrictFiles(files);
-  if (!version) return propagate(version.error());
-  if (*version == 0) log::warn("this kernel has no Landlock: files are guarded by their modes alone");
-  return sandbox::restrictSystemCalls(
-      {.socketFamilies = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}, .also = {SYS_splice}});
+  return sandbox::confine(sandbox::proxydConfinement(
+      folderOf(options.socket), {folderOf(options.managementSocket), folderOf(options.identitySocket)}));
 }
 
 Result<std::vector<uint32_t>> exemptUsers(const Options& options) {
@@ -112,6 +97,11 @@ Status serve(Options options, const sigset_t& signals) {
   raiseDescriptorLimit();
   auto exempt = exemptUsers(options);
   if (!exempt) return propagate(exempt.error());
+  std::optional<gid_t> administrators;
+  if (const Result<gid_t> group = sandbox::findGroup(options.adminGroup))
+    administrators = *group;
+  else
+    log::info("no group of administrators: all flows are shown to root only", {{"group", options.adminGroup}});
   if (auto done = giveUpRights(options); !done) return done;
 
   capture::Endpoint listen, target;
@@ -150,7 +140,8 @@ Status serve(Options options, const sigset_t& signals) {
                          .exemptUsers = std::move(*exempt),
                          .markSockets = capture != nullptr},
                         **proxy, capture.get(), *agent, handshakes);
-  control::Api api(**proxy, journal, controller);
+  const control::MemoryKeeper memory(journal, {});
+  control::Api api(**proxy, journal, controller, administrators);
   auto server = localapi::Server::listen(options.socket, 0666,
                                          [&api](const localapi::Request& request, const std::shared_ptr<localapi::Responder>& responder) {
                                            api.handle(request, *responder);
@@ -200,6 +191,7 @@ int run(int argc, char** argv) {
   app.add_option("--workers", options.workers, "threads that carry flows")->check(CLI::Range(1, 64))->capture_default_str();
   app.add_option("--user", options.user, "become this user[:group] after the start (needs root)");
   app.add_option("--exempt-user", options.exemptUsers, "never capture this user's traffic (may be repeated)");
+  app.add_option("--admin-group", options.adminGroup, "whose members may see every user's flows")->capture_default_str();
   app.add_option("--listen-port", options.capture.listenPort, "port of the transparent listeners; 0: any")->capture_default_str();
   app.add_flag("--fallback-route", options.capture.fallbackRoute, "capture flows even while there is no default route");
   app.add_flag("--no-owner", options.noOwner, "do not look up which user opened a flow");
