@@ -28,7 +28,7 @@ using boost::system::error_code;
 constexpr size_t kMostAnswerBytes = 64 * 1024 * 1024;
 constexpr uint32_t kMostHeaderBytes = 64 * 1024;
 constexpr size_t kMostLineBytes = 1024 * 1024;
-constexpr size_t kReadBytes = 64 * 1024;
+constexpr size_t kReadBytes = 16 * 1024;
 
 bool isPlain(std::string_view text) {
   for (const char c : text)
@@ -37,12 +37,12 @@ bool isPlain(std::string_view text) {
 }
 
 Result<std::string> requestBytes(std::string_view method, std::string_view path, std::string_view body,
-                                 std::string_view contentType) {
+                                 std::string_view contentType, std::string_view connection = "Connection: close\r\n") {
   if (!isPlain(method) || !isPlain(path) || path.front() != '/')
     return fail(Reason::BadInput, "the request target is not percent-encoded");
   for (const char c : contentType)
     if (c < 0x20 || c == 0x7f) return fail(Reason::BadInput, "control character in the content type");
-  std::string out = fmt::format("{} {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", method, path);
+  std::string out = fmt::format("{} {} HTTP/1.1\r\nHost: localhost\r\n{}", method, path, connection);
   if (method != "GET")
     out += fmt::format("Content-Length: {}\r\n{}", body.size(),
                        body.empty() ? std::string{} : fmt::format("Content-Type: {}\r\n", contentType));
@@ -50,11 +50,10 @@ Result<std::string> requestBytes(std::string_view method, std::string_view path,
   return out;
 }
 
-// One connection and the request/answer on it. `wakeFd`, when given, ends any wait (Reason::Cancelled).
+// A request and its answer on a connection, which outlives it. `wakeFd`, when given, ends any wait (Reason::Cancelled).
 class Exchange {
  public:
-  Exchange(const std::string& path, Fd socket, int wakeFd)
-      : path_(path), socket_(std::move(socket)), wakeFd_(wakeFd) {
+  Exchange(const std::string& path, const Fd& socket, int wakeFd) : path_(path), socket_(socket), wakeFd_(wakeFd) {
     parser_.body_limit(kMostAnswerBytes);
     parser_.header_limit(kMostHeaderBytes);
     parser_.eager(true);
@@ -110,6 +109,21 @@ class Exchange {
     return !parser_.is_done();
   }
 
+  Result<ClientResponse> run(std::string_view request, std::string_view body, Steady deadline) {
+    for (const std::string_view part : {request, body})
+      if (Status sent = send(part, deadline); !sent) return propagate(sent.error());
+    for (;;) {
+      Result<bool> more = step(deadline);
+      if (!more) return propagate(more.error());
+      if (!*more) break;
+    }
+    goesOn_ = parser_.keep_alive() && pending_.empty();
+    return take();
+  }
+  bool heard() const { return parser_.got_some(); }
+  // May the connection carry another exchange? After run().
+  bool goesOn() const { return goesOn_; }
+
   ClientResponse take() {
     auto message = parser_.release();
     return ClientResponse{static_cast<int>(message.result_int()), std::string(message[http::field::content_type]),
@@ -130,16 +144,17 @@ class Exchange {
   }
 
   const std::string& path_;
-  Fd socket_;
+  const Fd& socket_;
   int wakeFd_;
+  bool goesOn_ = false;
   std::string pending_;
   http::response_parser<http::string_body> parser_;
 };
 
 }  // namespace
 
-Client::Client(std::string socketPath, std::chrono::milliseconds timeout)
-    : socketPath_(std::move(socketPath)), timeout_(timeout) {}
+Client::Client(std::string socketPath, std::chrono::milliseconds timeout, std::shared_ptr<KeptConnections> kept)
+    : socketPath_(std::move(socketPath)), timeout_(timeout), kept_(std::move(kept)) {}
 
 Result<ClientResponse> Client::call(std::string_view method, std::string_view path, std::string_view body,
                                     std::string_view contentType) const {
@@ -152,13 +167,29 @@ Result<ClientResponse> Client::callBy(Steady deadline, std::string_view method, 
   if (!head) return propagate(head.error());
   Result<Fd> socket = connectTo(socketPath_, deadline);
   if (!socket) return propagate(socket.error());
-  Exchange exchange(socketPath_, std::move(*socket), -1);
-  if (Status sent = exchange.send(*head, deadline); !sent) return propagate(sent.error());
-  if (Status sent = exchange.send(body, deadline); !sent) return propagate(sent.error());
+  return Exchange(socketPath_, *socket, -1).run(*head, body, deadline);
+}
+
+Result<ClientResponse> Client::callKept(Steady deadline, std::string_view method, std::string_view path,
+                                        std::string_view body, std::string_view contentType) const {
+  if (!kept_) return callBy(deadline, method, path, body, contentType);
+  Result<std::string> request = requestBytes(method, path, body, contentType, {});
+  if (!request) return propagate(request.error());
+  request->append(body);  // one write: the daemon wakes once
+  Result<KeptConnections::Turn> turn = kept_->take(deadline);
+  if (!turn) return propagate(turn.error());
   for (;;) {
-    Result<bool> more = exchange.step(deadline);
-    if (!more) return propagate(more.error());
-    if (!*more) return exchange.take();
+    const bool reused = static_cast<bool>(turn->socket());
+    if (!reused) {
+      Result<Fd> socket = connectTo(socketPath_, deadline);
+      if (!socket) return propagate(socket.error());
+      turn->use(std::move(*socket));
+    }
+    Exchange exchange(socketPath_, turn->socket(), -1);
+    Result<ClientResponse> answer = exchange.run(*request, {}, deadline);
+    if (exchange.goesOn()) turn->keep();
+    if (answer || !reused || exchange.heard() || answer.error().reason != Reason::Unavailable) return answer;
+    turn->use(Fd{});
   }
 }
 
@@ -181,7 +212,7 @@ Status Client::follow(std::string_view path, const std::function<bool(std::strin
   if (!head) return propagate(head.error());
   Result<Fd> socket = connectTo(socketPath_, deadline);
   if (!socket) return propagate(socket.error());
-  Exchange exchange(socketPath_, std::move(*socket), wake.borrow());
+  Exchange exchange(socketPath_, *socket, wake.borrow());
 
   std::string held;
   bool wanted = true;

@@ -1,15 +1,17 @@
 #pragma once
 
-// Blocking HTTP client for the local APIs. One connection per call.
+// Blocking HTTP client for the local APIs. One connection per call, unless the caller says that it may be kept.
 
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <stop_token>
 #include <string>
 #include <string_view>
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "localapi/kept_connections.h"
 
 namespace wayleave::localapi {
 
@@ -21,13 +23,20 @@ struct ClientResponse {
 
 class Client {
  public:
-  explicit Client(std::string socketPath, std::chrono::milliseconds timeout = std::chrono::seconds{30});
+  // `kept`: for callKept(); without it, that is callBy().
+  explicit Client(std::string socketPath, std::chrono::milliseconds timeout = std::chrono::seconds{30},
+                  std::shared_ptr<KeptConnections> kept = {});
   // The answer whatever its status. Errors: Unavailable (nobody listens; hint says which daemon to start),
   // DeadlineExceeded, Io.
   Result<ClientResponse> call(std::string_view method, std::string_view path, std::string_view body = {},
                               std::string_view contentType = "application/json") const;
   Result<ClientResponse> callBy(Steady deadline, std::string_view method, std::string_view path,
                                 std::string_view body = {}, std::string_view contentType = "application/json") const;
+  // As callBy(), over a connection that was kept or will be. For requests that may be made twice: a daemon that closes an
+  // idle connection just when a request arrives leaves open whether it saw it, and it is then asked again. Errors: also
+  // DeadlineExceeded when the program's other calls had every connection.
+  Result<ClientResponse> callKept(Steady deadline, std::string_view method, std::string_view path,
+                                  std::string_view body = {}, std::string_view contentType = "application/json") const;
   // The body of a 2xx answer; any other answer becomes the Error its JSON carries (reason, message, hint, OSStatus).
   Result<std::string> callJson(std::string_view method, std::string_view path, std::string_view body = {},
                                std::string_view contentType = "application/json") const;
@@ -41,6 +50,7 @@ class Client {
  private:
   std::string socketPath_;
   std::chrono::milliseconds timeout_;
+  std::shared_ptr<KeptConnections> kept_;
 };
 
 // The inverse of errorResponse().

@@ -38,25 +38,27 @@ auto then(Result<json> answer, Decode decode) -> decltype(decode(*answer)) {
 class IdentityClient final : public IdentityAgent {
  public:
   IdentityClient(std::string socketPath, std::chrono::milliseconds timeout)
-      : client_(std::move(socketPath), timeout), timeout_(timeout) {}
+      : client_(std::move(socketPath), timeout, std::make_shared<KeptConnections>(kMostConnections)),
+        timeout_(timeout) {}
 
-  Result<std::vector<IdentityInfo>> list() override { return then(get("/v1/identities"), identitiesFromJson); }
+  Result<std::vector<IdentityInfo>> list() override { return then(look("GET", "/v1/identities"), identitiesFromJson); }
 
   Result<IdentityInfo> show(std::string_view id) override {
-    return then(get("/v1/identities/" + percentEncode(id)), identityInfoFromJson);
+    return then(look("GET", "/v1/identities/" + percentEncode(id)), identityInfoFromJson);
   }
 
   Result<IdentityInfo> resolve(ByteView reference) override {
-    return then(post("/v1/resolve", bytesJson("reference", reference)), identityInfoFromJson);
+    return then(look("POST", "/v1/resolve", dump(bytesJson("reference", reference))), identityInfoFromJson);
   }
 
   Result<Bytes> signTls(const TlsSignRequest& request, Steady deadline) override {
-    return signature(deadline, "/v1/sign/tls", toJson(TlsSignBody{request, left(deadline)}));
+    return signatureOf(keptExchange(deadline, "POST", "/v1/sign/tls", dump(toJson(TlsSignBody{request, left(deadline)}))));
   }
 
   Result<Bytes> signMessage(ByteView reference, std::string_view scheme, ByteView message, Steady deadline) override {
-    return signature(deadline, "/v1/sign/message",
-                     toJson(MessageSignBody{toBytes(reference), std::string(scheme), toBytes(message), left(deadline)}));
+    const json body =
+        toJson(MessageSignBody{toBytes(reference), std::string(scheme), toBytes(message), left(deadline)});
+    return signatureOf(keptExchange(deadline, "POST", "/v1/sign/message", dump(body)));
   }
 
   Status beginInstallation(std::string_view installation) override {
@@ -161,7 +163,13 @@ class IdentityClient final : public IdentityAgent {
   }
 
   Result<json> exchange(Steady deadline, std::string_view method, const std::string& path, std::string_view body) const {
-    Result<ClientResponse> response = client_.callBy(deadline, method, path, body);
+    return documentOf(client_.callBy(deadline, method, path, body));
+  }
+  Result<json> keptExchange(Steady deadline, std::string_view method, const std::string& path,
+                            std::string_view body) const {
+    return documentOf(client_.callKept(deadline, method, path, body));
+  }
+  static Result<json> documentOf(Result<ClientResponse> response) {
     if (!response) return propagate(response.error());
     if (response->status < 200 || response->status > 299) return std::unexpected(errorFromResponse(*response));
     if (response->body.empty()) return json::object();
@@ -169,13 +177,18 @@ class IdentityClient final : public IdentityAgent {
     if (!document) return fail(Reason::Internal, "answer of wayleave-identityd: " + document.error().message);
     return document;
   }
+  Result<json> look(std::string_view method, const std::string& path, std::string_view body = {}) const {
+    return keptExchange(within(timeout_), method, path, body);
+  }
   Result<json> get(const std::string& path) const { return exchange(within(timeout_), "GET", path, {}); }
   Result<json> post(const std::string& path, const json& body) const {
     return exchange(within(timeout_), "POST", path, dump(body));
   }
   Result<Bytes> signature(Steady deadline, const std::string& path, const json& body) const {
-    return then(exchange(deadline, "POST", path, dump(body)),
-                [](const json& answer) { return bytesFromJson(answer, "signature"); });
+    return signatureOf(exchange(deadline, "POST", path, dump(body)));
+  }
+  static Result<Bytes> signatureOf(Result<json> answer) {
+    return then(std::move(answer), [](const json& body) { return bytesFromJson(body, "signature"); });
   }
 
   const Client client_;

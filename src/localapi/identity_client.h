@@ -1,7 +1,9 @@
 #pragma once
 
 // The typed client of identityd's local API (docs/identity-api.openapi.yaml). Blocking; every call has a deadline; safe
-// from any thread (each call opens its own connection, which is also what makes the caller's identity per call).
+// from any thread. Looking and signing go over connections that are kept open (identityd verifies the caller of every
+// request all the same), at most kMostConnections at a time, each process having its own; what changes anything opens a
+// connection for itself.
 // The abstract class is the seam: proxyd, managementd, the command line and the PKCS#11 module hold an
 // `IdentityAgent&`; tests satisfy it in process.
 
@@ -180,6 +182,9 @@ class IdentityAgent {
   virtual Result<Bytes> activateCredential(ByteView credential, ByteView secret) = 0;  // returns the secret
   virtual Status storeAkChain(const std::vector<Bytes>& chain) = 0;
 };
+
+// Of one agent, for looking and signing; further calls wait for one of them to end. Half of what one user may have open.
+inline constexpr size_t kMostConnections = 32;
 
 // The agent over identityd's socket. Errors of every call: Unavailable when nobody listens, with the hint to start it.
 std::unique_ptr<IdentityAgent> makeIdentityClient(std::string socketPath,

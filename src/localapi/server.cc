@@ -3,6 +3,10 @@
 // One thread, one io_context, one Session per connection. Requests on a connection are served strictly one after the
 // other; a connection may stay open between them (keep-alive). Handlers run here and answer from wherever they like.
 //
+// Senders: a descriptor can be inherited or handed on, and who was asked about at accept would then not be who asks. The
+// kernel marks what is sent with the sender's process id (SO_PASSCRED; it never merges bytes of two senders into one
+// read), and a request that any process but the peer has written to is refused. Hence the reading by recvmsg here.
+//
 // Lifetimes: the Core (the io_context and the table of sessions) is shared by the server and by every responder or
 // stream still held somewhere, so an answer that comes after the server has stopped meets a stopped Core instead of a
 // dangling one. Nothing is posted to the io_context once `stopped` is set.
@@ -16,8 +20,12 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <cstring>
 #include <deque>
+#include <list>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -44,6 +52,7 @@ using Socket = asio::local::stream_protocol::socket;
 
 // A reader this far behind has stopped reading; what it missed it must look up again anyway.
 constexpr size_t kMostQueuedEvents = 256;
+constexpr size_t kReadBytes = 16 * 1024;
 // Out of descriptors: accepting again at once would only spin.
 constexpr std::chrono::milliseconds kAcceptPause{100};
 
@@ -55,9 +64,11 @@ struct Core {
   asio::io_context io{1};
   Handler handler;
   const ServerLimits limits;
-  // Both touched on the loop's thread only.
+  // All touched on the loop's thread only.
   std::set<std::shared_ptr<Session>> sessions;
   std::unordered_map<uid_t, size_t> perUid;
+  // Kept connections without a request under way, longest idle first; on the loop's thread as well.
+  std::list<Session*> idle;
 
   template <typename Function>
   void post(Function&& function) {
@@ -99,8 +110,14 @@ class Session : public std::enable_shared_from_this<Session> {
  private:
   void arm(std::chrono::milliseconds patience);
   void disarm();
-  void readHeader();
-  void readBody();
+  void awaitBytes();
+  enum class Receipt : uint8_t { Bytes, NothingYet, End, Stranger, Failed };
+  Receipt receive();
+  void readRequest();
+  void parse();
+  bool admitBody();
+  void becomeIdle();
+  void leaveIdle();
   void dispatch();
   void refuse(int status, Error error);
   void refuseParse(const error_code& error);
@@ -117,7 +134,11 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string outgoing_;
   std::shared_ptr<class Stream> stream_;
   uint64_t armings_ = 0;
+  size_t requests_ = 0;
+  std::list<Session*>::iterator idleAt_;  // meaningful while idle_
   char discard_ = 0;
+  bool idle_ = false;
+  bool bodyAdmitted_ = false;  // the header of the request under way has been looked at
   bool keepAlive_ = false;
   bool closed_ = false;
   bool writing_ = false;
@@ -274,6 +295,7 @@ void Session::close() {
   closed_ = true;
   gone_ = true;
   disarm();
+  leaveIdle();
   if (stream_) std::exchange(stream_, nullptr)->readerGone();
   error_code ignored;
   socket_.close(ignored);
@@ -286,40 +308,112 @@ void Session::awaitRequest() {
   parser_.emplace();
   parser_->header_limit(static_cast<uint32_t>(core_->limits.headerBytes));
   parser_->body_limit(core_->limits.bodyBytes);
-  if (buffer_.size() > 0) return readHeader();  // pipelined
+  bodyAdmitted_ = false;
+  if (buffer_.size() > 0) {  // pipelined
+    arm(core_->limits.requestTimeout);
+    return parse();
+  }
+  if (requests_ > 0) becomeIdle();
+  if (closed_) return;
   arm(core_->limits.idleTimeout);
   socket_.async_wait(Socket::wait_read, [self = shared_from_this()](const error_code& error) {
     if (self->closed_) return;
     if (error) return self->close();
-    self->readHeader();
+    self->leaveIdle();
+    self->arm(self->core_->limits.requestTimeout);
+    self->readRequest();
   });
 }
 
-void Session::readHeader() {
-  arm(core_->limits.requestTimeout);
-  http::async_read_header(socket_, buffer_, *parser_, [self = shared_from_this()](const error_code& error, size_t) {
+void Session::becomeIdle() {
+  idleAt_ = core_->idle.insert(core_->idle.end(), this);
+  idle_ = true;
+  const auto own = [this](const Session* other) { return other->uid() == uid(); };
+  if (static_cast<size_t>(std::ranges::count_if(core_->idle, own)) > core_->limits.keptPerUid)
+    (*std::ranges::find_if(core_->idle, own))->close();
+}
+
+void Session::leaveIdle() {
+  if (std::exchange(idle_, false)) core_->idle.erase(idleAt_);
+}
+
+void Session::awaitBytes() {
+  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](const error_code& error) {
     if (self->closed_) return;
-    if (error) return self->refuseParse(error);
-    self->readBody();
+    if (error) return self->close();
+    self->readRequest();
   });
 }
 
-void Session::readBody() {
+Session::Receipt Session::receive() {
+  const auto room = buffer_.prepare(kReadBytes);
+  iovec part{room.data(), room.size()};
+  // Room for the sender alone: descriptors that a caller attaches are dropped by the kernel.
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(ucred))> control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  ssize_t got = 0;
+  while ((got = ::recvmsg(socket_.native_handle(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR) {
+  }
+  if (got < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? Receipt::NothingYet : Receipt::Failed;
+  if (got == 0) return Receipt::End;
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_CREDENTIALS ||
+      header->cmsg_len != CMSG_LEN(sizeof(ucred)))
+    return Receipt::Stranger;
+  ucred sender{};
+  std::memcpy(&sender, CMSG_DATA(header), sizeof sender);
+  if (sender.pid != peer_->pid) return Receipt::Stranger;
+  buffer_.commit(static_cast<size_t>(got));
+  return Receipt::Bytes;
+}
+
+void Session::readRequest() {
+  switch (receive()) {
+    case Receipt::Bytes: return parse();
+    case Receipt::NothingYet: return awaitBytes();
+    case Receipt::End:
+    case Receipt::Failed: return close();
+    case Receipt::Stranger:
+      return refuse(403, Error{Reason::CallerUnverified, "the request was sent by another process than the one that connected",
+                               "connect from the process that asks; a child process must not use its parent's connection", 0});
+  }
+}
+
+// The header comes first, so that a body that is too large is refused by its announcement.
+void Session::parse() {
+  error_code error;
+  do {
+    if (parser_->is_header_done() && !std::exchange(bodyAdmitted_, true)) {
+      if (!admitBody()) return;
+      parser_->eager(true);
+    }
+    if (parser_->is_done()) return dispatch();
+    if (buffer_.size() == 0) return awaitBytes();
+    buffer_.consume(parser_->put(buffer_.data(), error));
+  } while (!error);
+  // What the parser leaves is part of a line: bodies it takes as they come.
+  if (error == http::error::need_more && buffer_.size() > core_->limits.headerBytes + kReadBytes)
+    error = http::error::header_limit;
+  if (error == http::error::need_more) return awaitBytes();
+  refuseParse(error);
+}
+
+// False when it has answered, or reads on by itself.
+bool Session::admitBody() {
   const auto length = parser_->content_length();
-  if (length && *length > core_->limits.bodyBytes) return refuseParse(http::error::body_limit);
+  if (length && *length > core_->limits.bodyBytes) {
+    refuseParse(http::error::body_limit);
+    return false;
+  }
   // curl waits for this before it sends more than 1 MB.
-  const bool asks = beast::iequals(parser_->get()[http::field::expect], "100-continue");
-  auto read = [self = shared_from_this()] {
-    http::async_read(self->socket_, self->buffer_, *self->parser_, [self](const error_code& error, size_t) {
-      if (self->closed_) return;
-      if (error) return self->refuseParse(error);
-      self->dispatch();
-    });
-  };
-  if (asks && !parser_->is_done())
-    write("HTTP/1.1 100 Continue\r\n\r\n", std::move(read));
-  else
-    read();
+  if (!beast::iequals(parser_->get()[http::field::expect], "100-continue") || parser_->is_done()) return true;
+  parser_->eager(true);
+  write("HTTP/1.1 100 Continue\r\n\r\n", [self = shared_from_this()] { self->parse(); });
+  return false;
 }
 
 void Session::refuseParse(const error_code& error) {
@@ -348,7 +442,7 @@ void Session::refuse(int status, Error error) {
 void Session::dispatch() {
   disarm();
   auto message = parser_->release();
-  keepAlive_ = message.keep_alive();
+  keepAlive_ = message.keep_alive() && ++requests_ < core_->limits.requestsPerConnection;
   const http::verb method = message.method();
   if (method != http::verb::get && method != http::verb::post && method != http::verb::put &&
       method != http::verb::delete_)
@@ -521,6 +615,7 @@ class UnixServer final : public Server {
   void admit(Socket socket) {
     Result<Peer> peer = peerOf(socket.native_handle());
     if (!peer) return log::failure("connection refused", peer.error(), {{"socket", path_}});
+    makeRoom(peer->uid);
     size_t& open = core_->perUid[peer->uid];
     if (open >= core_->limits.connectionsPerUid || core_->sessions.size() >= core_->limits.connections) {
       if (open == 0) core_->perUid.erase(peer->uid);
@@ -530,6 +625,16 @@ class UnixServer final : public Server {
     auto session = std::make_shared<Session>(core_, std::move(socket), std::move(*peer));
     core_->sessions.insert(session);
     session->start();
+  }
+
+  // Who keeps connections for later must not keep anybody out now.
+  void makeRoom(uid_t uid) {
+    const auto own = core_->perUid.find(uid);
+    if (own != core_->perUid.end() && own->second >= core_->limits.connectionsPerUid) {
+      const auto idle = std::ranges::find_if(core_->idle, [&](const Session* kept) { return kept->uid() == uid; });
+      if (idle != core_->idle.end()) (*idle)->close();
+    }
+    if (core_->sessions.size() >= core_->limits.connections && !core_->idle.empty()) core_->idle.front()->close();
   }
 
   // A fresh connection's buffer takes this much; if it does not, the caller sees the close alone.

@@ -1,10 +1,12 @@
 #pragma once
 
 // HTTP/1.1 + JSON on a unix socket: the transport of every local API. `curl --unix-socket` works. The peer is known from
-// the kernel (SO_PEERCRED, SO_PEERGROUPS, SO_PEERPIDFD), taken at accept, never from what it says.
+// the kernel (SO_PEERCRED, SO_PEERGROUPS, SO_PEERPIDFD), taken at accept, never from what it says; and every byte of a
+// request is the peer's own (SO_PASSCRED): one sent by any other process that holds the connection is refused.
 
 #include <sys/types.h>
 
+#include <any>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -30,6 +32,9 @@ struct Peer {
   // Inode of the accepted socket (fstat): by it the broker finds the caller's end of this very connection (unix_diag) and
   // proves that the program it examined is the one that connected. 0 when unknown.
   ino_t connection = 0;
+  // What the handler wants to know again with the connection's next request. A request is handed over when the one before
+  // has been answered, so whoever touches this before answering needs no lock.
+  mutable std::any remembered;
 };
 
 struct Request {
@@ -79,8 +84,12 @@ struct ServerLimits {
   size_t headerBytes = 16 * 1024;
   size_t connections = 512;
   size_t connectionsPerUid = 64;
+  // Connections kept open between requests. They give way: one more of the same user, or a caller that finds no room,
+  // closes the one that has been idle longest.
+  size_t keptPerUid = 32;
+  size_t requestsPerConnection = 10'000;     // then it is closed with the answer
   std::chrono::seconds requestTimeout{10};   // from the first byte to the last: slow senders are cut
-  std::chrono::seconds idleTimeout{120};     // keep-alive
+  std::chrono::seconds idleTimeout{30};      // before the first request and between requests
 };
 
 class Server {

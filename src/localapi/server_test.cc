@@ -6,9 +6,13 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <condition_variable>
+#include <cstring>
 #include <filesystem>
 #include <mutex>
 #include <thread>
@@ -200,6 +204,8 @@ TEST_F(LocalApi, BoundsOneUsersConnectionsAndRecovers) {
   std::vector<Fd> sockets;
   for (int i = 0; i < 1000; ++i) sockets.push_back(connected());
   int open = 0, turnedAway = 0;
+  // The last one first: by then all have been let in or turned away. (One that has been answered would make room.)
+  std::ranges::reverse(sockets);
   for (const Fd& socket : sockets) {
     const std::string got = converse(socket, "GET /x HTTP/1.1\r\nHost: x\r\n\r\n", "\r\n\r\n");
     if (got.starts_with("HTTP/1.1 200")) ++open;
@@ -212,6 +218,112 @@ TEST_F(LocalApi, BoundsOneUsersConnectionsAndRecovers) {
   int status = 429;
   for (int i = 0; i < 1000 && status == 429; ++i) status = Client(path_).call("GET", "/x")->status;
   EXPECT_EQ(status, 200);
+}
+
+// Kept connections.
+constexpr std::string_view kAsk = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
+
+TEST_F(LocalApi, ClosesAConnectionAfterItsShareOfRequests) {
+  serve(echo, {.requestsPerConnection = 3});
+  const Fd socket = connected();
+  for (int request = 1; request < 3; ++request)
+    EXPECT_EQ(converse(socket, kAsk, "GET /x").find("Connection: close"), std::string::npos);
+  EXPECT_NE(converse(socket, kAsk).find("Connection: close"), std::string::npos) << "and the server hangs up";
+}
+
+TEST_F(LocalApi, KeepsSoManyOfOneUserAndClosesTheLongestIdle) {
+  serve(echo, {.keptPerUid = 2});
+  std::vector<Fd> sockets;
+  for (int index = 0; index < 3; ++index) {
+    sockets.push_back(connected());
+    converse(sockets.back(), kAsk, "GET /x");
+  }
+  EXPECT_EQ(converse(sockets[0], {}), "") << "closed";
+  for (int index : {1, 2}) EXPECT_NE(converse(sockets[index], kAsk, "GET /x").find("200 OK"), std::string::npos);
+}
+
+TEST_F(LocalApi, KeptConnectionsKeepNobodyOut) {
+  serve(echo, {.connections = 3, .connectionsPerUid = 3, .keptPerUid = 3});
+  std::vector<Fd> sockets;
+  for (int index = 0; index < 3; ++index) {
+    sockets.push_back(connected());
+    converse(sockets.back(), kAsk, "GET /x");
+  }
+  EXPECT_NE(converse(connected(), kAsk, "GET /x").find("200 OK"), std::string::npos);
+  EXPECT_EQ(converse(sockets[0], {}), "") << "it gave way";
+  EXPECT_NE(converse(sockets[2], kAsk, "GET /x").find("200 OK"), std::string::npos);
+}
+
+// What a child process writes to its parent's connection is the child's, not the parent's.
+class HandedOn : public LocalApi {
+ protected:
+  void sendFromChild(const Fd& socket, std::string_view text) {
+    const pid_t child = fork();
+    if (child == 0) {
+      const ssize_t sent = ::send(socket.borrow(), text.data(), text.size(), MSG_NOSIGNAL);
+      _exit(sent == static_cast<ssize_t>(text.size()) ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0);
+  }
+};
+
+TEST_F(HandedOn, RefusesTheFirstRequestOfAnotherProcess) {
+  serve(echo);
+  const Fd socket = connected();
+  sendFromChild(socket, kAsk);
+  const std::string got = converse(socket, {});
+  EXPECT_NE(got.find("HTTP/1.1 403"), std::string::npos) << got;
+  EXPECT_NE(got.find("CALLER_UNVERIFIED"), std::string::npos) << got;
+}
+
+TEST_F(HandedOn, RefusesALaterRequestOfAnotherProcess) {
+  serve(echo);
+  const Fd socket = connected();
+  EXPECT_NE(converse(socket, kAsk, "GET /x").find("200 OK"), std::string::npos);
+  sendFromChild(socket, kAsk);
+  const std::string got = converse(socket, {});
+  EXPECT_NE(got.find("HTTP/1.1 403"), std::string::npos) << got;
+  EXPECT_EQ(got.find("GET /x"), std::string::npos) << "the handler must not have seen it: " << got;
+}
+
+TEST_F(HandedOn, RefusesARequestThatAnotherProcessCompletes) {
+  serve(echo);
+  const Fd socket = connected();
+  const std::string_view head = "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n12";
+  ASSERT_EQ(::send(socket.borrow(), head.data(), head.size(), MSG_NOSIGNAL), static_cast<ssize_t>(head.size()));
+  sendFromChild(socket, "34");
+  const std::string got = converse(socket, {});
+  EXPECT_NE(got.find("HTTP/1.1 403"), std::string::npos) << got;
+}
+
+TEST_F(HandedOn, DropsDescriptorsThatComeWithARequest) {
+  serve(echo);
+  const Fd socket = connected();
+  const Fd gift = Fd::adopt(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  std::string text(kAsk);
+  iovec part{text.data(), text.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  const int raw = gift.borrow();
+  std::memcpy(CMSG_DATA(header), &raw, sizeof raw);
+  const auto count = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator{});
+  };
+  converse(socket, kAsk, "GET /x");
+  const auto before = count();
+  ASSERT_GT(sendmsg(socket.borrow(), &message, MSG_NOSIGNAL), 0);
+  EXPECT_NE(converse(socket, {}, "GET /x").find("200 OK"), std::string::npos);
+  EXPECT_EQ(count(), before);
 }
 
 TEST_F(LocalApi, AnswersFromAnotherThreadAndOnlyOnce) {

@@ -91,6 +91,10 @@ Result<Listener> listenAt(const std::string& path, mode_t mode) {
   Result<Fd> socket = newSocket();
   if (!socket) return propagate(socket.error());
   if (Status ready = makeNonBlocking(socket->borrow()); !ready) return propagate(ready.error());
+  // Accepted connections inherit it: what arrives on them is marked with its sender, from the first byte.
+  const int on = 1;
+  if (setsockopt(socket->borrow(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0)
+    return std::unexpected(errnoError(errno, "have senders marked at " + path));
   if (bind(socket->borrow(), generic(*address), sizeof *address) != 0)
     return std::unexpected(
         errnoError(errno, "bind " + path, errno == EADDRINUSE ? Reason::Conflict : Reason::Io));

@@ -14,7 +14,7 @@
 namespace wayleave::localapi {
 
 struct Listener {
-  Fd socket;  // listening, non-blocking, close-on-exec
+  Fd socket;  // listening, non-blocking, close-on-exec, SO_PASSCRED
   dev_t device = 0;
   ino_t inode = 0;  // of the socket file: it is removed at the end only while it is still ours
 };
