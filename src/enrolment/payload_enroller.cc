@@ -22,6 +22,8 @@ using management::ScepPayload;
 
 constexpr std::string_view kScepRecord = ".scep";
 constexpr std::string_view kFirstRequest = "request-";
+constexpr std::string_view kAccount = "account-";
+constexpr std::string_view kRenewal = "renewal-";
 
 class StoppablePacer final : public Pacer {
  public:
@@ -121,9 +123,12 @@ std::string PayloadEnroller::journalPath(std::string_view owner, std::string_vie
   return fmt::format("{}/{}.{}.journal", folder_, fileName(owner), fileName(payloadUuid));
 }
 
+std::string PayloadEnroller::accountPath(const std::string& directoryUrl) const {
+  return fmt::format("{}/{}{}", folder_, kAccount, toHex(sha256(asBytes(directoryUrl))).substr(0, 32));
+}
+
 Result<std::vector<Bytes>> PayloadEnroller::certify(const Certification& what, std::stop_token stop) {
-  const std::string accountPath = fmt::format("{}/account-{}", folder_, toHex(sha256(asBytes(what.payload.directoryUrl))).substr(0, 32));
-  const auto account = acme::AccountKey::openOrCreate(accountPath);
+  const auto account = acme::AccountKey::openOrCreate(accountPath(what.payload.directoryUrl));
   if (!account) return propagate(account.error());
   auto journal = Journal::open(what.journalPath);
   if (!journal) return propagate(journal.error());
@@ -201,16 +206,32 @@ void PayloadEnroller::settled(std::string_view installation, bool committed) {
   }
 }
 
-void PayloadEnroller::forgetAllBut(const std::function<Result<std::vector<localapi::IdentityInfo>>()>& list) {
+void PayloadEnroller::forgetAllBut(const std::vector<const management::Payload*>& payloads) {
+  std::vector<std::string> accounts;
+  for (const management::Payload* payload : payloads)
+    if (const auto* acme = payload->as<AcmePayload>()) accounts.push_back(accountPath(acme->directoryUrl));
+  std::error_code ignored;
+  std::vector<std::filesystem::path> unused;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored))
+    if (entry.path().filename().string().starts_with(kAccount) && std::ranges::find(accounts, entry.path().string()) == accounts.end())
+      unused.push_back(entry.path());
+  for (const auto& path : unused) std::filesystem::remove(path, ignored);
+  forgetIdentitiesBut([this] { return agent_.list(); });
+}
+
+void PayloadEnroller::forgetIdentitiesBut(const std::function<Result<std::vector<localapi::IdentityInfo>>()>& list) {
   std::vector<std::filesystem::path> kept;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored))
-    if (entry.path().filename().string().starts_with(kFirstRequest)) kept.push_back(entry.path());
+    if (const std::string name = entry.path().filename().string(); name.starts_with(kFirstRequest) || name.starts_with(kRenewal)) kept.push_back(entry.path());
   if (kept.empty()) return;
   const auto present = list();
   if (!present) return;
   for (const auto& path : kept) {
-    const bool needed = std::ranges::any_of(*present, [&](const localapi::IdentityInfo& identity) { return requestPath(identity.publicKey) == path.string(); });
+    const std::string name = path.filename().string();
+    const bool needed = std::ranges::any_of(*present, [&](const localapi::IdentityInfo& identity) {
+      return requestPath(identity.publicKey) == path.string() || name.starts_with(fileName(std::string(kRenewal) + identity.id) + ".");
+    });
     if (!needed) std::filesystem::remove(path, ignored);
   }
 }
@@ -218,7 +239,7 @@ void PayloadEnroller::forgetAllBut(const std::function<Result<std::vector<locala
 Result<localapi::IdentityInfo> PayloadEnroller::renewByScep(const localapi::IdentityInfo& identity, const management::Payload& payload,
                                                             const std::vector<std::string>& trustAnchors, std::stop_token stop) {
   if (identity.chain.empty()) return fail(Reason::Internal, "identity " + identity.id + " came without its certificate");
-  auto record = scep::Record::open(journalPath("renewal-" + identity.id, payload.header.uuid) + std::string(kScepRecord));
+  auto record = scep::Record::open(journalPath(std::string(kRenewal) + identity.id, payload.header.uuid) + std::string(kScepRecord));
   if (!record) return propagate(record.error());
   const auto first = scep::Record::open(requestPath(identity.publicKey));
   if (!first) return propagate(first.error());
@@ -240,7 +261,7 @@ Result<localapi::IdentityInfo> PayloadEnroller::renew(const localapi::IdentityIn
   if (acmePayload == nullptr) return fail(Reason::Unsupported, payload.header.label() + " is not renewed by this device");
   // The same key is certified again: whoever registered its public key keeps recognising the device. A renewal has a journal of
   // its own, under the identity's name.
-  const std::string path = journalPath("renewal-" + identity.id, payload.header.uuid);
+  const std::string path = journalPath(std::string(kRenewal) + identity.id, payload.header.uuid);
   const auto chain = certify({*acmePayload, {identity.id, identity.publicKey}, trustAnchors, path, {}}, std::move(stop));
   if (!chain) return withContext(chain.error(), "renew " + identity.label);
   auto renewed = agent_.renewCertificate(identity.id, *chain);

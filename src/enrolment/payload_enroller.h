@@ -30,9 +30,11 @@ class PayloadEnroller final : public management::Enroller {
                                         std::stop_token stop) override;
   void settled(std::string_view installation, bool committed) override;
 
+  void forgetAllBut(const std::vector<const management::Payload*>& payloads) override;
+
   // Forgets what was kept for renewing identities that are gone. `present`: what the agent has now, listed by `list`, which
   // runs after this has looked at what is kept.
-  void forgetAllBut(const std::function<Result<std::vector<localapi::IdentityInfo>>()>& list);
+  void forgetIdentitiesBut(const std::function<Result<std::vector<localapi::IdentityInfo>>()>& list);
 
   // A new certificate for the same key of an active identity; the agent has it when this returns. Errors: as enroll; Pending
   // (a SCEP server that has not decided: call again later).
@@ -48,6 +50,8 @@ class PayloadEnroller final : public management::Enroller {
                                            std::stop_token stop);
   Result<localapi::IdentityInfo> renewByScep(const localapi::IdentityInfo& identity, const management::Payload& payload,
                                              const std::vector<std::string>& trustAnchors, std::stop_token stop);
+  // The key with which this machine is known to a CA.
+  std::string accountPath(const std::string& directoryUrl) const;
   std::string journalPath(std::string_view owner, std::string_view payloadUuid) const;
   // The first request of a key, encrypted for its CA; see scep/record.h.
   std::string requestPath(ByteView publicKey) const;

@@ -54,7 +54,7 @@ std::map<std::string, Error> RenewalService::pass(bool force, std::stop_token st
     failed.emplace("", identities.error());
     return failed;
   }
-  enroller_.forgetAllBut([this] { return agent_.list(); });
+  enroller_.forgetIdentitiesBut([this] { return agent_.list(); });
   for (const localapi::IdentityInfo& identity : *identities) {
     if (stop.stop_requested()) break;
     Attempts& attempts = attempts_[identity.id];

@@ -40,6 +40,9 @@ class Enroller {
                                                 std::stop_token stop) = 0;
   // The installation is over, committed or aborted: what was kept for going on can go.
   virtual void settled(std::string_view installation, bool committed) = 0;
+  // After a profile went: whatever is kept that serves none of `payloads`, the ACME and SCEP payloads of all profiles that are
+  // installed or being installed, can go too. A removed profile leaves no account at a CA and no request behind.
+  virtual void forgetAllBut(const std::vector<const Payload*>& /*payloads*/) {}
 };
 
 }  // namespace wayleave::management

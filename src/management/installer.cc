@@ -225,6 +225,7 @@ Result<uint64_t> Installer::commit(const std::string& installation, const std::s
   Result<uint64_t> sequence = parts_.store.finish(installation);
   if (!sequence) return sequence;
   if (parts_.enroller != nullptr) parts_.enroller->settled(installation, true);
+  if (replaces) forgetUnused();
   log::info("profile installed", {{"identifier", identifier}, {"installation", installation}});
   changed_(*sequence, "profile-installed", identifier);
   return sequence;
@@ -238,6 +239,27 @@ void Installer::abort(const std::string& installation) {
   if (const Status forgotten = parts_.store.forget(installation); !forgotten)
     log::failure("cannot forget an installation", forgotten.error(), {{"installation", installation}});
   if (parts_.enroller != nullptr) parts_.enroller->settled(installation, false);
+  forgetUnused();
+}
+
+// What enrolment keeps for profiles that are gone.
+void Installer::forgetUnused() {
+  if (parts_.enroller == nullptr) return;
+  const Result<std::vector<ProfileRecord>> installed = parts_.store.profiles();
+  const Result<std::vector<ProfileRecord>> unfinished = parts_.store.unfinished();
+  if (!installed || !unfinished) return;
+  std::vector<EnrolmentRecord> kept;
+  for (const auto* records : {&*installed, &*unfinished})
+    for (const ProfileRecord& record : *records) {
+      if (record.enrolment.empty() || record.state == InstallState::Removing) continue;
+      Result<EnrolmentRecord> read = readEnrolment(record.enrolment, parts_.clock.wallNow());
+      if (!read) return;  // what it needs cannot be told: everything stays
+      kept.push_back(std::move(*read));
+    }
+  std::vector<const Payload*> payloads;
+  for (const EnrolmentRecord& record : kept)
+    for (const Payload& payload : record.profile.payloads) payloads.push_back(&payload);
+  parts_.enroller->forgetAllBut(payloads);
 }
 
 Status Installer::remove(const std::string& identifier, std::stop_token stop) {
@@ -257,7 +279,9 @@ Status Installer::remove(const std::string& identifier, std::stop_token stop) {
     pause = std::min(pause * 2, kLastRetry);
   }
   log::info("profile removed", {{"identifier", identifier}});
-  return parts_.store.finishRemoval(identifier);
+  const Status finished = parts_.store.finishRemoval(identifier);
+  forgetUnused();
+  return finished;
 }
 
 bool Installer::recover(std::stop_token stop) {
@@ -291,7 +315,9 @@ bool Installer::recoverOne(const ProfileRecord& record, std::stop_token stop) {
         return false;
       }
       log::info("profile removed", {{"identifier", record.identifier}});
-      return parts_.store.finishRemoval(record.identifier).has_value();
+      const bool finished = parts_.store.finishRemoval(record.identifier).has_value();
+      forgetUnused();
+      return finished;
     }
   }
   return true;

@@ -81,6 +81,7 @@ class Installer {
   Result<uint64_t> commit(const std::string& installation, const std::string& identifier, bool replaces,
                           std::chrono::milliseconds patience, std::stop_token stop);
   void abort(const std::string& installation);
+  void forgetUnused();
   bool recoverOne(const ProfileRecord& record, std::stop_token stop);
   bool resume(const ProfileRecord& record, std::stop_token stop);
   bool abortStrangers();

@@ -192,11 +192,17 @@ def test_the_enrolment_survives_a_server_that_is_away_and_restarts(world):
     world.expect_origin()
 
 
+def files(world) -> set:
+    """Every file in the state directories of the daemons; a database's log comes and goes."""
+    return {str(p.relative_to(world.lab.state)) for p in world.lab.state.rglob("*") if p.is_file() and not p.name.endswith(("-wal", "-shm"))}
+
+
 def other_identity(world, payload: dict, issuer, signatures: bool, *arguments) -> None:
     server = MdmServer(world, signatures)
     server.trust(issuer)
     server.start()
     world.start(*arguments)
+    before = files(world)
     result = world.lab.wayleave("enroll", server.profile(payload))
     assert result.returncode == 0, result.stdout + world.log()[-3000:]
     assert server.command("DeviceInformation")["Status"] == "Acknowledged"
@@ -205,6 +211,10 @@ def other_identity(world, payload: dict, issuer, signatures: bool, *arguments) -
     world.expect_origin()
     assert world.lab.wayleave("unenroll").returncode == 0
     eventually(lambda: enrolment(world)["state"] == "none" and world.inventory() == ([], []), 20, "the enrolment to be gone")
+    eventually(lambda: gone(world), 20, "every file of the enrolment to be gone")
+    # What stays is the machine's: its own attestation key, and the log of what was signed.
+    left = {name for name in files(world) - before if not name.startswith(("identity/attestation", "identity/ak", "identity/audit"))}
+    assert not left, f"files are left: {left}"
 
 
 def test_enrols_with_an_attested_tpm_identity_behind_mutual_tls(world):
