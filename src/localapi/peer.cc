@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace wayleave::localapi {
@@ -57,6 +58,12 @@ Result<Peer> peerOf(int socket) {
   struct stat info{};
   if (fstat(socket, &info) == 0) peer.connection = info.st_ino;
   return peer;
+}
+
+bool isAdministrator(const Peer& peer, std::optional<gid_t> administrators) {
+  if (peer.uid == 0 || peer.uid == geteuid()) return true;
+  if (!administrators) return false;
+  return peer.gid == *administrators || std::ranges::find(peer.groups, *administrators) != peer.groups.end();
 }
 
 }  // namespace wayleave::localapi

@@ -1,7 +1,5 @@
 #include "management/service.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -15,6 +13,7 @@
 
 #include "base/log.h"
 #include "localapi/json_reader.h"
+#include "localapi/peer.h"
 #include "management/declarations/synthesis.h"
 #include "management/installer_plan.h"
 #include "management/profile_expiry.h"
@@ -111,12 +110,6 @@ class TaskThread {
 };
 
 }  // namespace
-
-bool isAdministrator(const localapi::Peer& peer, std::optional<gid_t> administrators) {
-  if (peer.uid == 0 || peer.uid == geteuid()) return true;
-  if (!administrators) return false;
-  return peer.gid == *administrators || std::ranges::find(peer.groups, *administrators) != peer.groups.end();
-}
 
 class Service::Work {
  public:

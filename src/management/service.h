@@ -100,7 +100,4 @@ class Service {
   std::unique_ptr<Work> work_;
 };
 
-// Whether the kernel's credentials make an administrator.
-bool isAdministrator(const localapi::Peer& peer, std::optional<gid_t> administrators);
-
 }  // namespace wayleave::management

@@ -7,6 +7,7 @@
 
 #include "localapi/client.h"
 #include "localapi/json_reader.h"
+#include "localapi/peer.h"
 #include "management/installer_test_support.h"
 
 namespace wayleave::management {

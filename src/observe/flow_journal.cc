@@ -1,16 +1,17 @@
 #include "observe/flow_journal.h"
 
-#include <algorithm>
 #include <chrono>
 
 namespace wayleave::observe {
 namespace {
 
 constexpr std::chrono::milliseconds kGather{10};
+// What a burst made of a queue is not kept for the next one.
+constexpr size_t kKeptCapacity = 256;
 
 }  // namespace
 
-FlowJournal::FlowJournal(Options options) : options_(std::move(options)) {
+FlowJournal::FlowJournal(Options options) : options_(std::move(options)), kept_(options_.kept, options_.keptBytes) {
   for (size_t i = 0; i < options_.workers; ++i) queues_.push_back(std::make_unique<Queue>());
   thread_ = std::thread([this] { run(); });
 }
@@ -39,10 +40,9 @@ void FlowJournal::add(size_t worker, FlowRecord record) {
   signal();
 }
 
-std::vector<FlowRecord> FlowJournal::latest(size_t limit) const {
+std::vector<FlowRecord> FlowJournal::latest(size_t limit, std::optional<uint32_t> user) const {
   const std::lock_guard lock(mutex_);
-  const size_t count = std::min(limit, kept_.size());
-  return {kept_.rbegin(), kept_.rbegin() + static_cast<ptrdiff_t>(count)};
+  return kept_.latest(limit, user);
 }
 
 void FlowJournal::watch(Watcher watcher) {
@@ -74,18 +74,18 @@ void FlowJournal::run() {
         const std::lock_guard lock(queue->mutex);
         batch.swap(queue->records);
       }
-      for (FlowRecord& record : batch) write(std::move(record));
+      for (const FlowRecord& record : batch) write(record);
       batch.clear();
+      if (batch.capacity() > kKeptCapacity) batch.shrink_to_fit();
     }
   }
 }
 
-void FlowJournal::write(FlowRecord record) {
+void FlowJournal::write(const FlowRecord& record) {
   options_.log(record);
   const std::lock_guard lock(mutex_);
   std::erase_if(watchers_, [&](const Watcher& watcher) { return !watcher.onRecord(record); });
-  kept_.push_back(std::move(record));
-  if (kept_.size() > options_.kept) kept_.pop_front();
+  kept_.add(record);
 }
 
 }  // namespace wayleave::observe

@@ -5,13 +5,13 @@
 // descriptor, for a reader of the API, or for another worker.
 
 #include <atomic>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "observe/flow_history.h"
 #include "observe/flow_record.h"
 
 namespace wayleave::observe {
@@ -20,7 +20,8 @@ class FlowJournal {
  public:
   struct Options {
     size_t workers = 1;
-    size_t kept = 10'000;            // records for GET /v1/flows; about 5 MB
+    size_t kept = 10'000;            // records for GET /v1/flows…
+    size_t keptBytes = 1024 * 1024;  // …but no more than this: at usual lengths both are reached together
     size_t queuedPerWorker = 8'192;  // beyond it records are counted and dropped
     std::function<void(const FlowRecord&)> log = writeToLog;
   };
@@ -36,8 +37,8 @@ class FlowJournal {
 
   // From worker `worker`'s thread.
   void add(size_t worker, FlowRecord record);
-  // From any thread. Newest first.
-  std::vector<FlowRecord> latest(size_t limit) const;
+  // From any thread. Newest first; of one user's flows, when one is given.
+  std::vector<FlowRecord> latest(size_t limit, std::optional<uint32_t> user = {}) const;
   void watch(Watcher watcher);
   uint64_t dropped() const;
 
@@ -50,12 +51,12 @@ class FlowJournal {
 
   void run();
   void signal();
-  void write(FlowRecord record);
+  void write(const FlowRecord& record);
 
   Options options_;
   std::vector<std::unique_ptr<Queue>> queues_;
   mutable std::mutex mutex_;  // of what follows; never taken by a worker
-  std::deque<FlowRecord> kept_;
+  FlowHistory kept_;
   std::vector<Watcher> watchers_;
   std::atomic<bool> pending_{false};  // something is queued: set by whoever queues into silence
   std::atomic<bool> stopping_{false};

@@ -31,6 +31,64 @@ TEST(FlowRecord, JsonSaysWhatTheLogSays) {
   EXPECT_FALSE(nlohmann::json::parse(toJson(record(1))).contains("user"));
 }
 
+TEST(FlowHistory, GivesBackWhatWasPutInNewestFirst) {
+  FlowHistory history(3, 1 << 20);
+  EXPECT_TRUE(history.latest(5).empty());
+  FlowRecord full = record(1);
+  full.carriage = Carriage::Direct;
+  full.outcome = Reason::DirectUnreachable;
+  full.error = "connection refused";
+  full.source = "192.0.2.1:41234";
+  full.host = "origin.example";
+  full.configuration = "c1";
+  full.user = 0;
+  history.add(full);
+  ASSERT_EQ(history.latest(5).size(), 1u);
+  EXPECT_EQ(toJson(history.latest(5)[0]), toJson(full));
+  for (uint64_t id = 2; id <= 5; ++id) history.add(record(id));
+  const auto latest = history.latest(5);
+  ASSERT_EQ(latest.size(), 3u);
+  EXPECT_EQ(latest[0].id, 5u);
+  EXPECT_EQ(latest[2].id, 3u);
+  EXPECT_FALSE(latest[0].user);
+}
+
+TEST(FlowHistory, AUserGetsHisOwnHoweverFarBack) {
+  FlowHistory history(1000, 1 << 20);
+  for (uint64_t id = 0; id < 500; ++id) {
+    FlowRecord flow = record(id);
+    if (id % 100 != 0) flow.user = id < 250 ? 1000 : 1001;  // of some it is not known whose they were
+    history.add(flow);
+  }
+  const auto his = history.latest(2, 1000);
+  ASSERT_EQ(his.size(), 2u);
+  EXPECT_EQ(his[0].id, 249u);
+  EXPECT_EQ(his[1].id, 248u);
+  EXPECT_TRUE(history.latest(10, 0).empty());
+}
+
+TEST(FlowHistory, IsBoundedInBytesWhateverTheTexts) {
+  FlowHistory history(10'000, 3 * FlowHistory::kBlockBytes);
+  FlowRecord flow = record(0);
+  for (std::string* text : {&flow.error, &flow.host, &flow.source, &flow.destination, &flow.configuration}) text->assign(100'000, 'x');
+  for (; flow.id < 100; ++flow.id) history.add(flow);
+  EXPECT_EQ(history.bytes(), 3 * FlowHistory::kBlockBytes);
+  const auto latest = history.latest(1000);
+  ASSERT_FALSE(latest.empty());
+  EXPECT_EQ(latest[0].id, 99u);
+  EXPECT_EQ(latest[0].host.size(), 4096u);
+}
+
+TEST(FlowHistory, TenThousandUsualFlowsFitIntoAMebibyteOrSo) {
+  FlowHistory history(10'000, 16 << 20);
+  FlowRecord flow = record(0);
+  flow.source = "192.0.2.1:41234";
+  flow.configuration = "5D0E8D1C-58E5-4F5E-8A58-0F3C1D9B7A13";
+  for (; flow.id < 30'000; ++flow.id) history.add(flow);
+  EXPECT_EQ(history.latest(100'000).size(), 10'000u);
+  EXPECT_LE(history.bytes(), 1300u * 1024);
+}
+
 TEST(FlowJournal, KeepsTheLatestNewestFirstAndLogsEach) {
   std::atomic<int> logged = 0;
   std::latch written(5);

@@ -4,18 +4,22 @@
 
 #include <charconv>
 
+#include "localapi/peer.h"
+
 namespace wayleave::proxy::control {
 namespace {
 
 constexpr size_t kDefaultFlows = 100;
 constexpr size_t kMostFlows = 10'000;
+// Of a peer that the kernel says nothing about: no user.
+constexpr uint32_t kNobody = UINT32_MAX;
 
 Error badRequest(std::string message) { return {Reason::BadInput, std::move(message), {}}; }
 
 }  // namespace
 
-Api::Api(const Proxy& proxy, observe::FlowJournal& journal, const Controller& controller)
-    : proxy_(proxy), journal_(journal), controller_(controller) {}
+Api::Api(const Proxy& proxy, observe::FlowJournal& journal, const Controller& controller, std::optional<gid_t> administrators)
+    : proxy_(proxy), journal_(journal), controller_(controller), administrators_(administrators) {}
 
 void Api::handle(const localapi::Request& request, localapi::Responder& responder) {
   if (request.method != "GET") return responder.respond(localapi::errorResponse(badRequest("this API is for reading: use GET")));
@@ -24,7 +28,9 @@ void Api::handle(const localapi::Request& request, localapi::Responder& responde
   if (request.path == "/metrics") return responder.respond(metrics());
   if (request.path == "/v1/watch") {
     auto stream = responder.openStream();
-    journal_.watch({.onRecord = [stream](const observe::FlowRecord& record) { return stream->send(toJson(record)); },
+    journal_.watch({.onRecord = [stream, user = limitedTo(request)](const observe::FlowRecord& record) {
+                      return user && record.user != user ? stream->isOpen() : stream->send(toJson(record));
+                    },
                     .isAlive = [stream] { return stream->isOpen(); }});
     return;
   }
@@ -52,12 +58,19 @@ localapi::Response Api::flows(const localapi::Request& request) const {
     if (code != std::errc{} || stop != text.data() + text.size() || limit == 0 || limit > kMostFlows)
       return localapi::errorResponse(badRequest(fmt::format("limit is not 1..{}", kMostFlows)));
   }
-  std::string body = "{\"flows\":[";
-  for (const observe::FlowRecord& record : journal_.latest(limit)) {
+  const std::optional<uint32_t> user = limitedTo(request);
+  std::string body = fmt::format(R"({{"of":"{}","flows":[)", user ? "caller" : "everybody");
+  for (const observe::FlowRecord& record : journal_.latest(limit, user)) {
     if (body.back() == '}') body += ',';
     body += toJson(record);
   }
   return {.body = body + "]}"};
+}
+
+std::optional<uint32_t> Api::limitedTo(const localapi::Request& request) const {
+  if (!request.peer) return kNobody;
+  if (localapi::isAdministrator(*request.peer, administrators_)) return {};
+  return request.peer->uid;
 }
 
 localapi::Response Api::metrics() const {

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
 #include "proxy/control/api.h"
+#include "proxy/control/memory_keeper.h"
 #include "proxy/proxy_test_support.h"
 #include "tls/pki_test_support.h"
 
@@ -367,7 +370,7 @@ TEST(GatewayIdentity, RenewalIsToldFromSilence) {
 
 TEST(Api, AnswersReadersAndRefusesTheRest) {
   Rig rig;
-  Api api(*rig.proxy, rig.journal, *rig.controller);
+  Api api(*rig.proxy, rig.journal, *rig.controller, std::nullopt);
   struct Answer final : localapi::Responder {
     void respond(localapi::Response response) override { got = std::move(response); }
     std::shared_ptr<localapi::EventStream> openStream() override { return nullptr; }
@@ -376,6 +379,7 @@ TEST(Api, AnswersReadersAndRefusesTheRest) {
   const auto ask = [&](std::string method, std::string path, std::map<std::string, std::string> query = {}) {
     Answer answer;
     localapi::Request request;
+    request.peer = std::make_shared<localapi::Peer>();  // root
     request.method = std::move(method);
     request.path = std::move(path);
     request.query = std::move(query);
@@ -398,6 +402,87 @@ TEST(Api, AnswersReadersAndRefusesTheRest) {
   for (const char* limit : {"0", "-1", "x", "99999", ""}) EXPECT_EQ(ask("GET", "/v1/flows", {{"limit", limit}}).status, 400) << limit;
   EXPECT_EQ(ask("GET", "/v1/nothing").status, 404);
   EXPECT_EQ(ask("POST", "/v1/flows").status, 400);
+}
+
+TEST(Api, ShowsAUserHisOwnFlowsAndAdministratorsAll) {
+  Rig rig;
+  Api api(*rig.proxy, rig.journal, *rig.controller, gid_t{4711});
+  rig.startManagement({});
+  for (const std::optional<uint32_t> user : {std::optional<uint32_t>{1000}, {1001}, {1000}, {std::nullopt}})
+    rig.journal.add(0, {.id = 1, .host = user ? fmt::format("of-{}.example", *user) : "of-nobody-known.example", .user = user});
+  ASSERT_TRUE(eventually([&] { return rig.journal.latest(10).size() == 4; }));
+  struct Stream final : localapi::EventStream {
+    bool send(std::string line) override {
+      const std::lock_guard lock(mutex);
+      lines.push_back(std::move(line));
+      return true;
+    }
+    size_t count() {
+      const std::lock_guard lock(mutex);
+      return lines.size();
+    }
+    std::mutex mutex;
+    std::vector<std::string> lines;
+  };
+  struct Answer final : localapi::Responder {
+    void respond(localapi::Response response) override { got = std::move(response); }
+    std::shared_ptr<localapi::EventStream> openStream() override { return stream; }
+    localapi::Response got;
+    std::shared_ptr<Stream> stream = std::make_shared<Stream>();
+  };
+  const auto ask = [&](std::string path, std::shared_ptr<const localapi::Peer> peer) {
+    Answer answer;
+    localapi::Request request;
+    request.method = "GET";
+    request.path = std::move(path);
+    request.peer = std::move(peer);
+    api.handle(request, answer);
+    return answer;
+  };
+  const auto peer = [](uid_t uid, std::vector<gid_t> groups = {}) {
+    auto made = std::make_shared<localapi::Peer>();
+    made->uid = uid;
+    made->gid = uid;
+    made->groups = std::move(groups);
+    return made;
+  };
+  const auto hosts = [&](std::shared_ptr<const localapi::Peer> who) {
+    std::vector<std::string> found;
+    const auto answer = nlohmann::json::parse(ask("/v1/flows", std::move(who)).got.body);
+    for (const auto& flow : answer["flows"]) found.push_back(flow["host"]);
+    return found;
+  };
+  EXPECT_EQ(hosts(peer(1000)), (std::vector<std::string>{"of-1000.example", "of-1000.example"}));
+  EXPECT_EQ(hosts(peer(1001)), (std::vector<std::string>{"of-1001.example"}));
+  EXPECT_TRUE(hosts(peer(1002)).empty());
+  EXPECT_TRUE(hosts(nullptr).empty());
+  EXPECT_EQ(hosts(peer(1002, {27, 4711})).size(), 4u);
+  EXPECT_EQ(hosts(peer(0)).size(), 4u);
+  EXPECT_EQ(ask("/v1/status", peer(1002)).got.status, 200);
+  EXPECT_EQ(ask("/metrics", peer(1002)).got.status, 200);
+
+  const auto own = ask("/v1/watch", peer(1001)).stream, all = ask("/v1/watch", peer(0)).stream;
+  rig.journal.add(0, {.id = 2, .host = "secret.example", .user = 1000});
+  rig.journal.add(0, {.id = 3, .host = "own.example", .user = 1001});
+  ASSERT_TRUE(eventually([&] { return all->count() == 2 && own->count() >= 1; }));
+  ASSERT_EQ(own->lines.size(), 1u);
+  EXPECT_EQ(nlohmann::json::parse(own->lines[0])["host"], "own.example");
+}
+
+TEST(MemoryKeeper, GivesBackOnceAfterManyFlowsWhenItIsQuiet) {
+  observe::FlowJournal journal({.log = [](const observe::FlowRecord&) {}});
+  std::atomic<int> given = 0;
+  MemoryKeeper keeper(journal, {.flows = 100, .span = 1ms, .spans = 3, .busy = 50, .giveBack = [&] { ++given; }});
+  const auto end = [&](int flows) {
+    for (int i = 0; i < flows; ++i) journal.add(0, {.id = 1});
+  };
+  end(99);
+  ASSERT_TRUE(eventually([&] { return journal.latest(1000).size() == 99; }));
+  EXPECT_EQ(given, 0) << "too few";
+  end(1);
+  EXPECT_TRUE(eventually([&] { return given == 1; }));
+  end(1000);
+  EXPECT_TRUE(eventually([&] { return given == 2; }));
 }
 
 }  // namespace
