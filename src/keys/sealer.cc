@@ -106,11 +106,15 @@ bool authenticate(EVP_CIPHER_CTX* context, ByteView header, std::string_view rec
 
 }  // namespace
 
-Sealer::Sealer(Secret key) : key_(std::move(key)) {
+void Sealer::FreeKey::operator()(uint8_t* key) const { OPENSSL_secure_clear_free(key, kKeyBytes); }
+
+Sealer::Sealer(const Secret& key) : key_(static_cast<uint8_t*>(OPENSSL_secure_malloc(kKeyBytes))) {
+  if (!key_) std::abort();  // 32 bytes: as good as never, and there is no going on
+  std::ranges::copy(key.view(), key_.get());
   Secret labelled;
   labelled.mutableBytes().reserve(64);  // before the key goes in: growing would leave a copy behind
   append(labelled.mutableBytes(), asBytes("wayleave machine key id"));
-  append(labelled.mutableBytes(), key_.view());
+  append(labelled.mutableBytes(), key.view());
   keyId_ = sha256(labelled.view());
   keyId_.resize(kKeyIdBytes);
 }
@@ -118,7 +122,7 @@ Sealer::Sealer(Secret key) : key_(std::move(key)) {
 Result<Sealer> Sealer::withKey(Secret machineKey) {
   if (machineKey.view().size() != kKeyBytes)
     return fail(Reason::BadInput, fmt::format("a machine key of {} bytes", machineKey.view().size()));
-  return Sealer(std::move(machineKey));
+  return Sealer(machineKey);
 }
 
 Result<Sealer> Sealer::open(const std::string& machineKeyPath, StoreAge age) {
@@ -133,7 +137,7 @@ Result<Sealer> Sealer::open(const std::string& machineKeyPath, StoreAge age) {
     key = readKey(machineKeyPath);
   }
   if (!key) return std::unexpected(std::move(key.error()));
-  return Sealer(*std::move(key));
+  return Sealer(*key);
 }
 
 Result<Bytes> Sealer::seal(const Secret& clear, std::string_view recordId) const {
@@ -153,7 +157,7 @@ Result<Bytes> Sealer::seal(const Secret& clear, std::string_view recordId) const
   const EvpCipherCtxPtr context(EVP_CIPHER_CTX_new());
   int wrote = 0;
   if (!context ||
-      EVP_EncryptInit_ex2(context.get(), EVP_aes_256_gcm(), key_.view().data(), blob.data() + kHeaderBytes, nullptr) !=
+      EVP_EncryptInit_ex2(context.get(), EVP_aes_256_gcm(), key_.get(), blob.data() + kHeaderBytes, nullptr) !=
           1 ||
       !authenticate(context.get(), header, recordId) ||
       EVP_EncryptUpdate(context.get(), text, &wrote, clear.view().data(), static_cast<int>(clear.view().size())) != 1 ||
@@ -188,7 +192,7 @@ Result<Secret> Sealer::unseal(ByteView blob, std::string_view recordId) const {
   const EvpCipherCtxPtr context(EVP_CIPHER_CTX_new());
   int wrote = 0;
   if (!context ||
-      EVP_DecryptInit_ex2(context.get(), EVP_aes_256_gcm(), key_.view().data(), nonce.data(), nullptr) != 1 ||
+      EVP_DecryptInit_ex2(context.get(), EVP_aes_256_gcm(), key_.get(), nonce.data(), nullptr) != 1 ||
       !authenticate(context.get(), header, recordId) ||
       EVP_DecryptUpdate(context.get(), out, &wrote, text.data(), static_cast<int>(text.size())) != 1 ||
       EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kTagBytes, tag.data()) != 1)

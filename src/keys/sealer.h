@@ -9,11 +9,15 @@
 // row does not open. `keyId` names the machine key without telling it: a restored backup beside a foreign machine key
 // gets "sealed with another machine key" instead of "damaged".
 //
+// The machine key itself stands on OpenSSL's secure heap, when the program has made one: locked, so never swapped out.
+//
 // It protects copies of the store (backups, disk images without the key file), not against whoever can read both files;
 // a key that must not be readable at all belongs into the TPM.
 // Nonces are random: at 2^32 blobs under one key a repetition has a chance of 2^-32 (NIST SP 800-38D 8.3); a device
 // seals a few per year.
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -45,9 +49,13 @@ class Sealer {
   Result<Secret> unseal(ByteView blob, std::string_view recordId) const;
 
  private:
-  explicit Sealer(Secret key);
+  struct FreeKey {
+    void operator()(uint8_t* key) const;
+  };
 
-  Secret key_;
+  explicit Sealer(const Secret& key);
+
+  std::unique_ptr<uint8_t, FreeKey> key_;  // 32 bytes
   Bytes keyId_;
 };
 

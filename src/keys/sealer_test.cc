@@ -1,6 +1,7 @@
 #include "keys/sealer.h"
 
 #include <gtest/gtest.h>
+#include <openssl/crypto.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,6 +34,19 @@ TEST_F(SealerTest, WhatIsSealedComesBackAfterARestart) {
   const Bytes blob = fresh().seal(clear, "row-1").value();
   const Sealer again = Sealer::open(path_, StoreAge::Existing).value();
   EXPECT_EQ(again.unseal(blob, "row-1").value().viewText(), "a private key");
+}
+
+// Review of issue 5, number 5: "locked secrets", but the key that seals all others was on the ordinary heap.
+TEST_F(SealerTest, TheMachineKeyIsOnTheLockedHeap) {
+  ASSERT_NE(0, CRYPTO_secure_malloc_init(64 * 1024, 32));
+  const size_t before = CRYPTO_secure_used();
+  {
+    Sealer sealer = fresh();
+    EXPECT_GE(CRYPTO_secure_used(), before + 32);
+    const Sealer moved = std::move(sealer);
+    EXPECT_TRUE(moved.seal(Secret::copyOf("x"), "row"));
+  }
+  EXPECT_EQ(before, CRYPTO_secure_used());
 }
 
 TEST_F(SealerTest, TheEmptySecretHasARoundTripToo) {
