@@ -8,7 +8,7 @@ from pathlib import Path
 
 from world import Skipped, eventually, lab
 
-NET_ADMIN, NET_BIND_SERVICE, SYS_PTRACE = 12, 10, 19
+DAC_READ_SEARCH, NET_BIND_SERVICE, NET_ADMIN, SYS_PTRACE = 2, 10, 12, 19
 
 
 def status(pid: int) -> dict[str, str]:
@@ -20,12 +20,43 @@ def capabilities(pid: int, which: str = "CapEff") -> set[int]:
     return {n for n in range(64) if mask >> n & 1}
 
 
-def test_proxyd_holds_only_its_two_capabilities(world):
+# docs/threat-model.md, "What runs with which rights".
+RIGHTS = {"wayleave-identityd": set(), "wayleave-managementd": set(), "wayleave-proxyd": {NET_ADMIN, NET_BIND_SERVICE},
+          "wayleave-witness": {SYS_PTRACE, DAC_READ_SEARCH}, "wayleave-witness-keeper": {SYS_PTRACE, DAC_READ_SEARCH}}
+# identityd has no right to empty this set, which no_new_privs leaves without effect.
+BOUND = {"wayleave-identityd": RIGHTS["wayleave-witness"]}
+
+
+def test_every_process_is_confined_as_the_threat_model_says(world):
+    """Review of issue 5, number 8: of managementd and proxyd nothing of it was looked at."""
     world.start()
-    pid = world.pid("wayleave-proxyd")
-    for which in ("CapEff", "CapPrm", "CapBnd"):
-        assert capabilities(pid, which) <= {NET_ADMIN, NET_BIND_SERVICE}, f"{which}: {capabilities(pid, which)}"
-    assert status(pid)["NoNewPrivs"].strip() == "1"
+    world.install()
+    world.expect_origin()
+    for program, rights in RIGHTS.items():
+        pids = world.pids(program)
+        assert pids, f"{program} is not running"
+        for pid in pids:
+            of = status(pid)
+            who = f"{program} ({pid})"
+            assert of["Seccomp"].strip() == "2", f"{who} has no seccomp filter"
+            assert of["NoNewPrivs"].strip() == "1", f"{who} could gain privileges"
+            for which in ("CapEff", "CapPrm"):
+                assert capabilities(pid, which) == rights, f"{who} {which}: {capabilities(pid, which)}"
+            assert capabilities(pid, "CapInh") == capabilities(pid, "CapAmb") == set(), f"{who} would hand capabilities on"
+            # The kernel gives the files of an undumpable process to root. (With one user, all are root's anyway.)
+            if lab.real_root():
+                assert capabilities(pid, "CapBnd") <= BOUND.get(program, rights), f"{who} CapBnd: {capabilities(pid, 'CapBnd')}"
+                assert of["Uid"].split()[0] != "0" and os.stat(f"/proc/{pid}/environ").st_uid == 0, f"{who} is dumpable"
+
+
+def test_a_witness_that_is_killed_ends_identityd_and_the_supervisor_starts_it_again(world):
+    world.start()
+    world.install()
+    world.expect_origin()
+    old = world.pid("wayleave-identityd")
+    os.kill(world.pid("wayleave-witness"), signal.SIGKILL)
+    eventually(lambda: world.pids("wayleave-identityd") not in ([], [old]), 15, "another identityd")
+    eventually(lambda: world.curl()[0], 15, "traffic to flow again")
 
 
 def test_the_daemons_run_as_three_users_none_of_them_root(world):
@@ -37,7 +68,7 @@ def test_the_daemons_run_as_three_users_none_of_them_root(world):
     assert users == lab.USERS, users
 
 
-def test_proxyd_cannot_open_a_state_directory(world):
+def test_file_modes_keep_proxyds_user_out_of_the_state_directories(world):
     if not lab.real_root():
         raise Skipped("needs real root: with one user, file modes separate nobody")
     world.start()
