@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/osstatus.h"
@@ -214,9 +215,21 @@ void IdentityService::examineTpmKeys() {
       const Result<std::shared_ptr<keys::PrivateKey>> opened = parts_.keys.open(*key);
       if (!opened) continue;
       const keys::SignatureScheme scheme = (*opened)->supportedSchemes().front();
-      if (!(*opened)->signDigest(scheme, randomBytes(keys::digestLength(scheme)),
-                                 parts_.clock.now() + kRequestDeadline))
-        continue;
+      const Result<Bytes> signature = (*opened)->signDigest(scheme, randomBytes(keys::digestLength(scheme)),
+                                                            parts_.clock.now() + kRequestDeadline);
+      // No caller's, and it goes nowhere; but every signature is in the log.
+      const Status recorded = parts_.audit.append(
+          {.event = "probe",
+           .outcome = std::string(text(signature ? Reason::Ok : signature.error().reason)),
+           .pid = ::getpid(),
+           .uid = ::getuid(),
+           .identity = identity.id,
+           .label = identity.label,
+           .scheme = std::string(keys::text(scheme)),
+           .usage = "digest",
+           .detail = signature ? "identityd itself, over random bytes: the lost key is back" : signature.error().message});
+      if (!recorded) log::failure("not recorded, so not done", recorded.error(), {{"event", "probe"}});
+      if (!signature || !recorded) continue;
       if (const Status back = parts_.store.setState(identity.id, keychain::IdentityState::Active, ""); !back) continue;
       log::info("identity is back", {{"identity", identity.id}, {"label", identity.label}});
       announce("identity-added", identity);

@@ -15,6 +15,7 @@
 #include "broker/certificate_view.h"
 #include "broker/service_test_support.h"
 #include "enrolment/certification_request.h"
+#include "keychain/reference.h"
 #include "keys/software_key.h"
 #include "localapi/identity_json.h"
 #include "localapi/json_reader.h"
@@ -24,6 +25,7 @@ namespace wayleave::broker {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
@@ -280,6 +282,42 @@ TEST_F(ServiceTest, AKeyThatIsLostMakesALostIdentityAndHurtsNoOther) {
   EXPECT_EQ("lost", lost.state);
   EXPECT_THAT(lost.stateDetail, HasSubstr("another TPM"));
   EXPECT_EQ(Reason::IdentityLost, signTls(identity.reference, clientContent()).error().reason) << "and stays so";
+}
+
+// Review of issue 5, number 4: the signature that proves a lost key to be back was in no log.
+TEST_F(ServiceTest, RecordsTheSignatureThatShowsALostTpmKeyToBeBack) {
+  const MadeKey made = ring.create("k1", keys::KeyType::EcP256, 0, false).value();
+  ASSERT_TRUE(store->beginInstallation("i1"));
+  keychain::KeyRecord key{.id = "k1", .installation = "i1", .payloadUuid = "P1", .kind = keys::KeyKind::Tpm,
+                          .spki = made.spki, .blob = made.blob};
+  ASSERT_TRUE(store->addKey(key));
+  keychain::IdentityRecord identity;
+  identity.id = "identity-1";
+  identity.keyId = "k1";
+  identity.installation = "i1";
+  identity.keychain = keychain::KeychainKind::DataProtection;
+  identity.reference = keychain::mintDataProtectionReference(keychain::ItemClass::Certificate, identity.uuid);
+  identity.source = "acme";
+  identity.accessGroup = kGroup;
+  identity.profileIdentifier = "profile";
+  identity.payloadUuid = "P1";
+  identity.chain = {certificateForSpki(made.spki, 5)};
+  const Status added = store->addIdentity(identity);
+  ASSERT_TRUE(added) << added.error().message;
+  ASSERT_TRUE(store->commit("i1", {}));
+  ASSERT_TRUE(store->setState(identity.id, keychain::IdentityState::Lost, "another TPM"));
+  ring.tpmIsSoftware = true;
+  const auto probe = [&] {
+    service.examineTpmKeys();
+    EXPECT_FALSE(raw.callJson("GET", "/v1/tpm"));  // there is none; but it is asked for after the probe, on its thread
+    return auditLines().back();
+  };
+  ring.fault = [] { return fail(Reason::IdentityLost, "still another TPM"); };
+  EXPECT_THAT(probe(), AllOf(HasSubstr("\"event\":\"probe\""), HasSubstr("IDENTITY_LOST"), HasSubstr("identity-1")));
+  EXPECT_EQ(keychain::IdentityState::Lost, store->identity("identity-1").value().state);
+  ring.fault = nullptr;
+  EXPECT_THAT(probe(), AllOf(HasSubstr("\"event\":\"probe\""), HasSubstr("\"outcome\":\"OK\""), HasSubstr("identity-1")));
+  EXPECT_EQ(keychain::IdentityState::Active, store->identity("identity-1").value().state);
 }
 
 TEST_F(ServiceTest, AKeyThatNeverAnswersIsAnsweredForAtTheDeadline) {

@@ -75,7 +75,9 @@ class TestKeys final : public KeyRing {
  public:
   explicit TestKeys(MachineKeys& real) : real_(real) {}
   Result<std::shared_ptr<keys::PrivateKey>> open(const keychain::KeyRecord& record) override {
-    Result<std::shared_ptr<keys::PrivateKey>> key = real_.open(record);
+    keychain::KeyRecord stored = record;
+    if (tpmIsSoftware) stored.kind = keys::KeyKind::Software;
+    Result<std::shared_ptr<keys::PrivateKey>> key = real_.open(stored);
     if (key && fault) return std::make_shared<Faulty>(*key, fault);
     return key;
   }
@@ -95,6 +97,7 @@ class TestKeys final : public KeyRing {
   Result<keys::tpm::TpmDescription> describeTpm() override { return real_.describeTpm(); }
 
   std::function<Status()> fault;
+  bool tpmIsSoftware = false;  // keys that the store has as a TPM's are software keys
 
  private:
   struct Faulty final : keys::PrivateKey {
