@@ -49,8 +49,9 @@ DeclarationsPayload readDeclarationsPayload(Keys& keys, const ReadContext& conte
 MdmPayload readMdmPayload(Keys& keys, const ReadContext& context);
 
 // VendorConfig of our own provider; fills payload.proxy and payload.trustAnchorPayloadUuids.
+// Unknown keys are warnings, or with `unknown` errors whose paths go there.
 void readVendorConfig(const plist::Dictionary& dictionary, const std::string& path, const ReadContext& context,
-                      VpnPayload& payload);
+                      VpnPayload& payload, std::vector<std::string>* unknown = nullptr);
 std::vector<OnDemandRule> readOnDemandRules(Keys& keys);
 
 // Shared by acme and scep.

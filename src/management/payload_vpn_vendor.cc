@@ -272,7 +272,7 @@ std::vector<RuleEntry> readRules(Keys& keys, std::string_view key) {
 }  // namespace
 
 void readVendorConfig(const plist::Dictionary& dictionary, const std::string& path, const ReadContext& context,
-                      VpnPayload& payload) {
+                      VpnPayload& payload, std::vector<std::string>* unknown) {
   Keys keys(dictionary, path, context.report);
   ProxyConfiguration proxy;
   proxy.id = context.header.uuid;
@@ -310,7 +310,9 @@ void readVendorConfig(const plist::Dictionary& dictionary, const std::string& pa
                                                                      {"hostname", ConnectTarget::HostName}})
                             .value_or(ConnectTarget::Address);
   keys.known({"Realm", "Role", "Group", "LoginGroupOrDomain"});  // Apple's own names in this dictionary; nothing to us
-  keys.finish();
+  if (unknown != nullptr)
+    for (std::string& name : keys.unread()) unknown->push_back(std::move(name));
+  keys.finish(unknown != nullptr ? Severity::Error : Severity::Warning);
   payload.proxy = std::move(proxy);
 }
 

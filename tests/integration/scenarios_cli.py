@@ -79,6 +79,75 @@ def test_every_new_profile_passes_lint_strictly(world):
     assert len(uuids) == len(set(uuids)) > 14, "UUIDs are not fresh"
 
 
+def test_every_new_set_of_declarations_passes_lint_strictly(world):
+    for name, options in kinds(world).items():
+        for served in ((), ("--document-url", "https://mdm.example/documents")):
+            folder = world.folder / f"{name.replace(' ', '-')}-{len(served)}"
+            out = wayleave("profile", "new", "--declarations", folder, *base(), *options, *served)
+            assert "wayleave lint" in out, out
+            files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+            assert {"activation.json", "proxy.json", "identity.json"} <= set(files), files
+            assert ("documents/identity.json" in files) == bool(served), files
+            out = wayleave("lint", "--strict", folder)
+            assert " 0 errors, 0 warnings" in out and out.splitlines()[-1].startswith(f"{sum(f.endswith('.json') for f in files)} files"), f"{name}:\n{out}"
+            secret = folder / ("documents/identity.json" if served else "identity.json")
+            wanted = 0o600 if "pkcs12" in name or "http" in name else 0o644
+            assert secret.stat().st_mode & 0o777 == wanted, f"{name}: {secret.name} has mode {secret.stat().st_mode:o}"
+            again = wayleave("profile", "new", "--declarations", folder, *base(), *options, *served, status=1)
+            assert "already" in again, again
+    folder = world.folder / "acme-2"
+    tokens = [json.loads((folder / "proxy.json").read_text())["ServerToken"]]
+    for more in ((), ("--failure-policy", "direct")):
+        wayleave("profile", "new", "--declarations", folder, *base(), *kinds(world)["acme"], "--document-url", "https://mdm.example/documents", "--force", *more)
+        tokens.append(json.loads((folder / "proxy.json").read_text())["ServerToken"])
+    assert tokens[0] == tokens[1] != tokens[2], "a ServerToken must change with its content, and only then"
+    assert "name a folder" in wayleave("profile", "new", "--declarations", *base(), *kinds(world)["acme"], status=2)
+    assert "octets" in wayleave("profile", "new", "--declarations", world.folder / "long", *base(), *kinds(world)["acme"], "--identifier", "com." + "x" * 60, status=2)
+
+
+def test_new_declarations_are_applied_and_carry_traffic(world):
+    import plistlib
+    file, password = pkcs12_of_the_example(world)
+    example = plistlib.loads(EXAMPLE.read_bytes())["PayloadContent"]
+    vendor = next(p for p in example if p["PayloadType"] == "com.apple.vpn.managed")["VendorConfig"]
+    anchor = world.folder / "anchor.crt"
+    anchor.write_bytes(next(p for p in example if p["PayloadType"] == "com.apple.security.root")["PayloadContent"])
+    folder = world.folder / "declarations"
+    wayleave("profile", "new", "--declarations", folder, "--identifier", "com.example.made", "--gateway", vendor["GatewayURL"], "--trust-anchor", anchor,
+             "--include", "tcp:10.88.0.0/16", "--identity", "pkcs12", "--pkcs12", file, "--password-file", password)
+    payload = {"PayloadType": "com.apple.declarations", "PayloadVersion": 1, "PayloadIdentifier": "com.example.made.payload",
+               "PayloadUUID": "AAAAAAAA-0000-4000-8000-000000000001", "Declarations": [f.read_bytes() for f in sorted(folder.glob("*.json"))]}
+    profile = world.folder / "declared.mobileconfig"
+    profile.write_bytes(plistlib.dumps({"PayloadType": "Configuration", "PayloadVersion": 1, "PayloadIdentifier": "com.example.made",
+                                        "PayloadUUID": "AAAAAAAA-0000-4000-8000-000000000002", "PayloadContent": [payload]}))
+    wayleave("lint", profile)
+    world.start()
+    world.install(profile)
+    world.expect_origin()
+
+
+def test_lint_and_explain_give_one_verdict_to_every_kind_of_file(world):
+    """Each kind of file of management, right and wrong: both commands know it, and agree."""
+    head = '<?xml version="1.0"?><plist version="1.0"><dict>'
+    cases = {
+        "report.json": ('{"StatusItems": {}, "Errors": []}', "is a status report", 0),
+        "tokens.json": ('{"SyncTokens": {}}', "DeclarationsToken: is missing", 1),
+        "items.json": ('{"DeclarationsToken": "t", "Declarations": {"Activations": [], "Assets": [], "Configurations": [], "Management": []}}', "declaration-items", 0),
+        "document.json": ('{"UserName": "u", "Password": "p"}', "com.apple.credential.usernameandpassword", 0),
+        "test.json": ('{"Type": "com.apple.configuration.management.test", "Identifier": "a", "ServerToken": "1", "Payload": {"Echo": "x", "Extra": 1}}', "Payload.Extra", 1),
+        "other.json": ('{"Type": "com.apple.configuration.passcode.settings", "Identifier": "a", "ServerToken": "1", "Payload": {}}', "not a type that Wayleave carries out", 0),
+        "checkout.plist": (head + "<key>MessageType</key><string>CheckOut</string><key>UDID</key><string>u</string></dict></plist>", "Topic: is missing", 1),
+        "idle.plist": (head + "<key>Status</key><string>Idle</string><key>UDID</key><string>u</string></dict></plist>", "a device's answer to an MDM server: Idle", 0),
+        "nothing.plist": (head + "<key>a</key><string>b</string></dict></plist>", "not a configuration profile", 1),
+    }
+    for name, (text, words, status) in cases.items():
+        file = world.folder / name
+        file.write_text(text)
+        assert words in wayleave("lint", file, status=status), wayleave("lint", file, status=None)
+        explained = wayleave("explain", file, status=6 if status else 0)
+        assert words in explained, explained
+
+
 def test_a_new_profile_is_installed_and_carries_traffic(world):
     file, password = pkcs12_of_the_example(world)
     profile = world.folder / "new.mobileconfig"

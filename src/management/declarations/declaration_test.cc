@@ -82,6 +82,43 @@ TEST(Declaration, KnowsTheAssetsThatAConfigurationNames) {
       << "a certificate without an asset";
 }
 
+std::string proxy(std::string_view vendor) {
+  return R"({"VisibleName":"n","HostName":"gateway.example:8443","SubType":"com.wayleave.proxy","Authentication":{"Method":"Certificate","IdentityAssetReference":"id"},"VendorConfig":)" +
+         std::string(vendor) + "}";
+}
+
+TEST(Declaration, OurVendorKeysAreCheckedBeforeTheyAreApplied) {
+  const std::string type = "com.apple.configuration.network.vpn.vpn-plugin";
+  EXPECT_EQ(codes(read(type, proxy(R"({"IncludedNetworkRules":[{"MatchRemoteHost":"corp.example"}],"Order":2,"FailurePolicy":"direct"})"))), "");
+  EXPECT_EQ(codes(read(type, proxy(R"({"GatewayURL":"http://gateway.example"})"))), "Error.ConfigurationIsInvalid");
+  EXPECT_EQ(codes(read(type, proxy(R"({"IncludedNetworkRules":[{"MatchRemoteHost":"*.example"}]})"))), "Error.ConfigurationIsInvalid");
+  EXPECT_EQ(codes(read(type, proxy(R"({"Order":0})"))), "Error.ConfigurationIsInvalid");
+  EXPECT_EQ(codes(read(type, proxy(R"({"TrustAnchorPayloadUUIDs":["x"]})"))), "Error.ConfigurationIsInvalid");
+  const Declaration unknown = read(type, proxy(R"({"GatewayUrl":"https://g.example"})"));
+  EXPECT_EQ(codes(unknown), "Error.UnknownPayloadKeys");
+  EXPECT_EQ(unknown.reasons.at(0).details["UnknownPayloadKeys"], nlohmann::json::array({"Payload.VendorConfig.GatewayUrl"}));
+}
+
+TEST(Declaration, WhatIsNestedAndNotUsedIsCheckedToo) {
+  const std::string type = "com.apple.configuration.network.vpn.vpn-plugin";
+  const auto with = [&](std::string_view more) {
+    return codes(read(type, R"({"VisibleName":"n","HostName":"h","SubType":"s","Authentication":{"Method":"Password","CredentialsAssetReference":"c"},)" + std::string(more) + "}"));
+  };
+  EXPECT_EQ(with(R"("Idle":{"Disconnect":true,"Timer":60},"NetworkRouting":{"EnforceRoutes":false})"), "");
+  EXPECT_EQ(with(R"("Idle":{"Timer":"60"})"), "Error.ConfigurationIsInvalid");
+  EXPECT_EQ(with(R"("Idle":{"Timout":60})"), "Error.UnknownPayloadKeys");
+  EXPECT_EQ(with(R"("OnDemand":{"Rules":[{"Action":"Connect","InterfaceTypeMatch":"WiFi"}]})"), "");
+  EXPECT_EQ(with(R"("OnDemand":{"Rules":[{"Action":"Maybe"}]})"), "Error.ConfigurationIsInvalid");
+  EXPECT_EQ(with(R"("OnDemand":{"Rules":[{}]})"), "Error.ConfigurationIsInvalid");
+  EXPECT_EQ(with(R"("DNS":{"Protocol":"HTTPS","ServerAddresses":["::1"]})"), "Error.ConfigurationIsInvalid") << "no ServerURL";
+  EXPECT_EQ(with(R"("Proxies":{"Protocol":{"HTTP":{"Enable":true,"HostName":"h","Port":70000}}})"), "Error.ConfigurationIsInvalid");
+  EXPECT_EQ(with(R"("Provider":{"ComposedIdentifier":"not a bundle"})"), "Error.ConfigurationIsInvalid");
+  const Declaration dns = read(type, R"({"VisibleName":"n","HostName":"h","SubType":"s","Authentication":{"Method":"Password","CredentialsAssetReference":"c"},
+                                         "DNS":{"Protocol":"Cleartext","ServerAddresses":[],"IdentityAssetReference":"id"}})");
+  ASSERT_EQ(dns.assets.size(), 2u);
+  EXPECT_FALSE(dns.assets[1].isUsed) << "named, not enrolled for";
+}
+
 TEST(Declaration, AppManagedNamesOneAppAndTheIdentitiesOfExtensions) {
   const Declaration app = read("com.apple.configuration.app.managed",
                                R"j({"AppComposedIdentifier":"com.example.agent (TEAM123456)","ExtensionConfigs":{"com.example.agent.ext":

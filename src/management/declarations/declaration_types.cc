@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "management/payload_reader.h"
 #include "management/shape.h"
 
 namespace wayleave::management {
@@ -122,10 +123,35 @@ bool isComposed(std::string_view text, char open, char close) {
   return isBundle(text.substr(0, space)) && rest.size() > 2 && rest.front() == open && rest.back() == close;
 }
 
+// Our own proxy: what a profile says in VendorConfig, but for what is said in another way here (docs/declarations.md).
+void readOurVendorConfig(Keys& keys, const plist::Dictionary& vendor, TypeContext& context) {
+  const std::string path = keys.pathOf("VendorConfig");
+  Keys ours(vendor, path, keys.report());
+  ours.integer("Order", Need::Optional, 1, INT32_MAX);
+  if (vendor.contains("TrustAnchorPayloadUUIDs"))
+    ours.error("TrustAnchorPayloadUUIDs", "names payloads of a profile, and here are none", "TrustAnchorAssetReferences names assets");
+  plist::Dictionary rest;
+  for (const plist::Entry& entry : vendor.entries())
+    if (entry.key != "Order" && entry.key != "TrustAnchorAssetReferences" && entry.key != "TrustAnchorPayloadUUIDs") rest.add(entry.key, entry.value);
+  const std::string* host = keys.string("HostName");
+  if (!rest.contains("GatewayURL") && host != nullptr) rest.set("GatewayURL", "https://" + *host);
+  const std::vector<PayloadHeader> none;
+  const Resolver resolver(none);
+  const PayloadHeader header;
+  VpnPayload payload;
+  readVendorConfig(rest, path, {header, resolver, keys.report(), Wall{}}, payload, &context.unknown);
+}
+
 void readVpnPlugin(Keys& keys, TypeContext& context) {
   keys.string("VisibleName", Need::Required);
   keys.string("HostName", Need::Required);
-  keys.string("SubType", Need::Required);
+  const std::string* subType = keys.string("SubType", Need::Required);
+  const bool isOurs = subType != nullptr && *subType == "com.wayleave.proxy";
+  if (isOurs) {
+    const plist::Dictionary none;
+    const plist::Dictionary* vendor = keys.dictionary("VendorConfig");
+    readOurVendorConfig(keys, vendor != nullptr ? *vendor : none, context);
+  }
   if (const plist::Dictionary* vendor = keys.dictionary("VendorConfig")) {
     Keys ours(*vendor, keys.pathOf("VendorConfig"), keys.report());  // the rest is checked as a profile's is
     for (const std::string_view key : {"Realm", "Role", "Group", "LoginGroupOrDomain"}) ours.string(key);  // other vendors'
@@ -139,6 +165,7 @@ void readVpnPlugin(Keys& keys, TypeContext& context) {
     const auto method = inner.choice<Method>(
         "Method", {{"Password", Method::Password}, {"Certificate", Method::Certificate}, {"Password+Certificate", Method::Both}},
         Need::Required);
+    if (isOurs && method && *method != Method::Certificate) inner.warn("Method", "Wayleave proves the device by certificate only: it will not apply this", "write Certificate");
     context.useAsset(inner, "CredentialsAssetReference",
                      method == Method::Password || method == Method::Both ? Need::Required : Need::Optional, {kPasswordAsset});
     context.useAsset(inner, "IdentityAssetReference",
@@ -147,7 +174,8 @@ void readVpnPlugin(Keys& keys, TypeContext& context) {
   }
   if (const plist::Dictionary* provider = keys.dictionary("Provider")) {
     Keys inner(*provider, keys.pathOf("Provider"), keys.report());
-    inner.choice<int>("Type", {{"packet-tunnel", 0}, {"app-proxy", 1}});
+    if (inner.choice<int>("Type", {{"packet-tunnel", 0}, {"app-proxy", 1}}) == 0 && isOurs)
+      inner.warn("Type", "is packet-tunnel; a transparent proxy is an app-proxy: Wayleave will not apply this", "write app-proxy");
     if (const std::string* composed = inner.string("ComposedIdentifier"); composed != nullptr && !isComposed(*composed, '{', '}'))
       inner.error("ComposedIdentifier", fmt::format("is \"{}\"", shown(*composed)), "a bundle identifier, or with its requirement: com.example.agent {identifier …}");
     context.close(inner);

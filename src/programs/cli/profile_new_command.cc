@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "authoring/lint.h"
+#include "authoring/new_declarations.h"
 #include "authoring/new_profile.h"
 #include "base/file.h"
 #include "commands.h"
@@ -27,7 +28,8 @@ constexpr size_t kMostSecretBytes = 4096;
 
 struct NewOptions {
   std::string file;
-  bool force = false;
+  bool force = false, declarations = false;
+  std::string documentUrl;
   std::string identifier, name, organization;
   std::string gateway, gatewayProtocol = "auto", gatewayServerName, failurePolicy = "block", connectTarget = "address";
   std::vector<std::string> gatewayAddresses, trustAnchors, include, exclude;
@@ -185,6 +187,48 @@ void printFindings(const std::vector<authoring::LintFinding>& findings) {
   }
 }
 
+// What lint has to say, notes left out; false: it would be refused, and nothing is written.
+bool passes(Context& context, const std::vector<authoring::LintInput>& inputs, size_t& warnings) {
+  std::vector<authoring::LintFinding> findings = authoring::lint(inputs);
+  std::erase_if(findings, [](const authoring::LintFinding& finding) { return finding.severity == authoring::Severity::Note; });
+  printFindings(findings);
+  warnings = findings.size();
+  if (authoring::count(findings).errors == 0) return true;
+  context.fail({Reason::BadInput, "what you asked for would be refused; nothing was written", "correct what is said above", 0});
+  return false;
+}
+
+void makeDeclarations(Context& context, const NewOptions& options, const NewProfile& profile, const std::string& folder) {
+  const Result<std::vector<authoring::NewFile>> files = authoring::writeDeclarations(profile, options.documentUrl);
+  if (!files) {
+    context.fail(files.error());
+    context.exit = Exit::Usage;
+    return;
+  }
+  std::vector<authoring::LintInput> inputs;
+  for (const authoring::NewFile& file : *files) {
+    const std::string path = folder + "/" + file.name;
+    if (!options.force && std::filesystem::exists(std::filesystem::symlink_status(path)))
+      return context.fail({Reason::Duplicate, path + " is there already", "choose another folder, or replace it with --force", 0});
+    if (file.name.ends_with(".json")) inputs.push_back({path, toBytes(file.text)});
+  }
+  size_t warnings = 0;
+  if (!passes(context, inputs, warnings)) return;
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (!failed && !options.documentUrl.empty()) std::filesystem::create_directories(folder + "/documents", failed);
+  if (failed) return context.fail({Reason::Io, fmt::format("make folder {}: {}", folder, failed.message()), {}, failed.value()});
+  json names = json::array();
+  for (const authoring::NewFile& file : *files) {
+    if (const Status written = writeFileAtomically(folder + "/" + file.name, asBytes(file.text), file.isSecret ? 0600 : 0644); !written) return context.fail(written.error());
+    names.push_back(file.name);
+  }
+  if (context.json) return printJson({{"folder", folder}, {"identifier", profile.identifier}, {"files", names}, {"warnings", warnings}});
+  for (const authoring::NewFile& file : *files) fmt::print("{}/{}{}\n", folder, file.name, file.isSecret ? "  readable by you alone: it holds a secret" : "");
+  fmt::print("Check them with `wayleave lint {}`; let the MDM server offer them{}.\n", folder,
+             options.documentUrl.empty() ? "" : fmt::format(", and serve {}/documents at {}", folder, options.documentUrl));
+}
+
 void makeProfile(Context& context, const NewOptions& options) {
   Questions ask;
   const Result<NewProfile> profile = gather(ask, options);
@@ -193,6 +237,16 @@ void makeProfile(Context& context, const NewOptions& options) {
     if (profile.error().reason == Reason::BadInput) context.exit = Exit::Usage;
     return;
   }
+  if (options.declarations) {
+    const std::string folder = options.file.empty() && ask.interactive() ? ask.text("", "FILE", "Into which folder", "declarations") : options.file;
+    if (const Status complete = ask.finish(); !complete) return context.fail(complete.error());
+    if (folder.empty() || folder == "-") {
+      context.fail({Reason::BadInput, "declarations are several files: name a folder for them", "wayleave profile new --declarations FOLDER …", 0});
+      context.exit = Exit::Usage;
+      return;
+    }
+    return makeDeclarations(context, options, *profile, folder);
+  }
   std::string file = options.file.empty() && ask.interactive() ? ask.text("", "FILE", "Where to", "wayleave.mobileconfig") : options.file;
   if (file.empty()) file = "-";
   if (const Status complete = ask.finish(); !complete) return context.fail(complete.error());
@@ -200,14 +254,11 @@ void makeProfile(Context& context, const NewOptions& options) {
     return context.fail({Reason::Duplicate, file + " is there already", "choose another name, or replace it with --force", 0});
 
   const std::string text = authoring::writeProfile(*profile);
-  std::vector<authoring::LintFinding> findings = authoring::lint({{file, toBytes(text)}});
-  std::erase_if(findings, [](const authoring::LintFinding& finding) { return finding.severity == authoring::Severity::Note; });
-  printFindings(findings);
-  if (authoring::count(findings).errors > 0)
-    return context.fail({Reason::BadInput, "such a profile would be refused; nothing was written", "correct what is said above", 0});
+  size_t warnings = 0;
+  if (!passes(context, {{file, toBytes(text)}}, warnings)) return;
   if (file == "-") return fmt::print("{}", text);
   if (const Status written = writeFileAtomically(file, asBytes(text), profile->holdsSecret() ? 0600 : 0644); !written) return context.fail(written.error());
-  if (context.json) return printJson({{"file", file}, {"identifier", profile->identifier}, {"warnings", findings.size()}});
+  if (context.json) return printJson({{"file", file}, {"identifier", profile->identifier}, {"warnings", warnings}});
   fmt::print("Written to {}{}.\nTry it here with `wayleave profile install {}`, or let the MDM server deliver it.\n", file,
              profile->holdsSecret() ? ", readable by you alone: it holds a secret" : "", file);
 }
@@ -245,10 +296,14 @@ void addIdentityOptions(CLI::App* command, NewOptions& options) {
 }  // namespace
 
 void addProfileNewCommand(CLI::App& profile, Context& context) {
-  CLI::App* command = addCommand(profile, "new", "write a profile to start from, from options or from questions");
+  CLI::App* command = addCommand(profile, "new", "write a profile, or declarations, to start from");
   auto options = std::make_shared<NewOptions>();
   command->add_option("FILE", options->file, "where to (default: standard output)")->type_name("FILE");
   command->add_flag("--force", options->force, "replace FILE if it is there");
+  command->add_flag("--declarations", options->declarations, "write declarations into the folder FILE instead of a profile");
+  command->add_option("--document-url", options->documentUrl, "with --declarations: where the assets' documents will be served (default: inside the declarations, which Wayleave alone reads)")
+      ->type_name("URL")
+      ->check([](const std::string& url) { return httpsProblem(url); });
   command->add_option("--identifier", options->identifier, "PayloadIdentifier, as com.example.wayleave; decides what the profile replaces")->type_name("NAME");
   command->add_option("--name", options->name, "what people see (Wayleave)")->type_name("TEXT");
   command->add_option("--organization", options->organization, "whose profile it is")->type_name("TEXT");
@@ -260,7 +315,9 @@ void addProfileNewCommand(CLI::App& profile, Context& context) {
                     "wayleave profile new device.mobileconfig --identifier com.example.wayleave \\\n"
                     "      --gateway https://gateway.example:8443 --trust-anchor ca.pem --include corp.example \\\n"
                     "      --identity acme --acme-directory https://ca.example/acme/directory \\\n"
-                    "      --client-identifier device-1 --attest --attestation-url https://attest.example"}},
+                    "      --client-identifier device-1 --attest --attestation-url https://attest.example"},
+                   {"the same as declarations, for a server that serves their documents",
+                    "wayleave profile new declarations --declarations --document-url https://mdm.example/documents …"}},
                   "0 written, 1 FILE is there already or cannot be written, 2 options missing or wrong, 6 the profile would be refused");
   command->callback([&context, options] { makeProfile(context, *options); });
 }
