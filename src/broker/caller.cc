@@ -16,6 +16,14 @@ namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
 
+// Of a connection: what its last full look found.
+struct LastLook {
+  Verdict verdict;
+  int descriptor = -1;
+  std::string standing;
+  Steady until{};
+};
+
 void set(Verdict& verdict, ConditionName name, bool held, std::string sentence, std::string hint = {}) {
   verdict[name] = {name, held, std::move(sentence), held ? std::string{} : std::move(hint)};
 }
@@ -209,10 +217,22 @@ Result<Verdict> CallerVerifier::judge(const localapi::Peer& peer) {
   set(verdict, ConditionName::Alive, alive,
       alive ? fmt::format("process {} is the one that connected", peer.pid)
             : "the process that connected ended while it was examined");
+  // A digest that was refused for the moment must be asked for again.
+  if (alive && !seen->standing.empty() && verdict[ConditionName::Digest].held)
+    peer.remembered = LastLook{verdict, seen->descriptor, seen->standing, clock_.now() + kLookAgain};
   return verdict;
 }
 
-Result<Verdict> CallerVerifier::verify(const localapi::Peer& peer) { return judge(peer); }
+Result<Verdict> CallerVerifier::verify(const localapi::Peer& peer) {
+  if (const auto* last = std::any_cast<LastLook>(&peer.remembered); last != nullptr && clock_.now() < last->until) {
+    const Result<std::string> standing = witness_.glance(peer.uid, peer.pid, last->descriptor);
+    if (!standing) return propagate(standing.error());
+    // Alive after it was read, so it was read of the process that connected.
+    if (*standing == last->standing && stillAlive(peer.pidfd.borrow())) return last->verdict;
+  }
+  peer.remembered.reset();
+  return judge(peer);
+}
 
 Result<Verdict> CallerVerifier::examineProcess(pid_t pid) {
   localapi::Peer peer;

@@ -97,20 +97,35 @@ std::string ownDescriptorInfo(int fd) {
   return readIn(self, std::to_string(fd).c_str(), 4096).value_or(std::string{});
 }
 
-// The file system's type without asking the file system: a hostile FUSE server could keep statfs waiting for ever.
-std::string fileSystemOf(const Fd& process, int file) {
+struct FileSystem {
+  std::string type;
+  std::string device;  // "major:minor"
+};
+
+// Without asking the file system: a hostile FUSE server could keep statfs waiting for ever.
+FileSystem fileSystemOf(const Fd& process, int file) {
   const std::optional<uint64_t> mount = numberAfter(ownDescriptorInfo(file), "mnt_id:");
   const Result<std::string> mounts = readIn(process, "mountinfo", kMostMountBytes);
   if (!mount || !mounts) return {};
-  std::string type;
+  FileSystem found;
   const std::string number = std::to_string(*mount);
   eachLine(*mounts, [&](std::string_view line) {
     if (field(line, 0) != number) return true;
     const size_t separator = line.find(" - ");
-    if (separator != std::string_view::npos) type = std::string(field(line.substr(separator + 3), 0));
+    if (separator != std::string_view::npos)
+      found = {std::string(field(line.substr(separator + 3), 0)), std::string(field(line, 2))};
     return false;
   });
-  return type;
+  return found;
+}
+
+// Is it mounted where we see it, too? (By device: namespaces have mounts of their own of one file system.)
+bool isMountedHere(std::string_view device) {
+  const Fd self = Fd::adopt(::open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  const Result<std::string> mounts = readIn(self, "mountinfo", kMostMountBytes);
+  bool found = false;
+  if (mounts) eachLine(*mounts, [&](std::string_view line) { return !(found = field(line, 2) == device); });
+  return found;
 }
 
 void readImage(const Fd& process, Observation& seen) {
@@ -124,8 +139,15 @@ void readImage(const Fd& process, Observation& seen) {
     seen.imageProblem = fmt::format("its executable cannot be opened: {}", std::strerror(errno));
     return;
   }
-  seen.fileSystem = fileSystemOf(process, handle.borrow());
+  const FileSystem fileSystem = fileSystemOf(process, handle.borrow());
+  seen.fileSystem = fileSystem.type;
   if (seen.fileSystem.empty() || seen.fileSystem.starts_with("fuse")) return;  // judged by the reader; never opened
+  // Any user can mount an overlay in a namespace of his own, over a user-space file system of his own: reading there may
+  // never end, and whoever hashes it is not a witness that can be replaced.
+  if (seen.fileSystem == "overlay" && !isMountedHere(fileSystem.device)) {
+    seen.imageProblem = "its executable is on an overlay that is not mounted where the broker sees it";
+    return;
+  }
   seen.image = openIn(process, "exe", O_RDONLY | O_NONBLOCK);
   if (!seen.image)
     seen.imageProblem = fmt::format("its executable cannot be opened for reading: {}", std::strerror(errno));
@@ -174,6 +196,53 @@ void readEnvironment(const Fd& process, Observation& seen) {
   }
 }
 
+// Which file the descriptor is, and that an exec would close it.
+std::string standingOfDescriptor(std::string_view info) {
+  const std::optional<uint64_t> flags = numberAfter(info, "flags:", 8);
+  if (!flags || (*flags & O_CLOEXEC) == 0) return {};
+  return fmt::format("connection {} {}\n", numberAfter(info, "ino:").value_or(0), numberAfter(info, "mnt_id:").value_or(0));
+}
+
+// What of the process an observation depends on and can change without an exec, and what an exec changes: the executable
+// and its name; the memory's layout as the loader left it; how much code is mapped; debugger, users, dumpable; cgroup and
+// user namespace.
+std::string standingOfProcess(const Fd& process, pid_t pid) {
+  std::string out = linkIn(process, "exe");
+  // Without asking a file system on which the executable may lie by now: it need not answer.
+  struct statx image{};
+  struct stat folder{};
+  const Result<std::string> status = readIn(process, "status", 64 * 1024);
+  const Result<std::string> cgroup = readIn(process, "cgroup", 64 * 1024);
+  // Of the first thread alone: the sums over all threads would cost with their number.
+  const Result<std::string> layout = readIn(process, fmt::format("task/{}/stat", pid).c_str(), 4096);
+  if (out.empty() || !status || !cgroup || !layout || ::fstat(process.borrow(), &folder) != 0 ||
+      ::statx(process.borrow(), "exe", AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &image) != 0)
+    return {};
+  out += fmt::format("\n{}:{} {} {} {}.{} {}.{}\n{} {}\n{}", image.stx_dev_major, image.stx_dev_minor, image.stx_ino,
+                     image.stx_size, image.stx_mtime.tv_sec, image.stx_mtime.tv_nsec, image.stx_ctime.tv_sec,
+                     image.stx_ctime.tv_nsec, linkIn(process, "ns/user"), folder.st_uid, *cgroup);
+  constexpr std::array<std::string_view, 5> kLines = {"Uid:", "Gid:", "TracerPid:", "VmExe:", "VmLib:"};
+  eachLine(*status, [&](std::string_view line) {
+    if (std::ranges::any_of(kLines, [&](std::string_view key) { return line.starts_with(key); }))
+      out.append(line).push_back('\n');
+    return true;
+  });
+  // proc(5), counted from the state, behind the name (which may hold anything): starttime; startcode, endcode, startstack;
+  // start_data to env_end.
+  const size_t name = layout->rfind(')');
+  if (name == std::string::npos) return {};
+  size_t index = 0;
+  std::string_view rest = std::string_view(*layout).substr(name + 1);
+  while (!rest.empty()) {
+    rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
+    const std::string_view word = rest.substr(0, rest.find(' '));
+    if (index == 19 || (index >= 23 && index <= 25) || (index >= 42 && index <= 48)) out.append(word).push_back(' ');
+    rest.remove_prefix(word.size());
+    ++index;
+  }
+  return out.append("\n");
+}
+
 void readConnection(const Fd& process, ino_t connection, SocketDiagnosis& sockets, Observation& seen) {
   if (connection == 0) {
     seen.connectionDetail = "there is no connection to look at";
@@ -213,6 +282,8 @@ void readConnection(const Fd& process, ino_t connection, SocketDiagnosis& socket
       continue;
     const std::optional<uint64_t> flags = numberAfter(*info, "flags:", 8);
     const bool closes = flags && (*flags & O_CLOEXEC) != 0;
+    std::from_chars(entry->d_name, entry->d_name + std::strlen(entry->d_name), seen.descriptor);
+    seen.standing = standingOfDescriptor(*info);
     seen.connection = closes ? ConnectionFinding::Own : ConnectionFinding::Inherited;
     seen.connectionDetail = fmt::format("descriptor {} of the caller", entry->d_name);
     if (!closes) return;  // one that survives exec is enough to doubt it
@@ -297,9 +368,15 @@ Observation observe(pid_t pid, int pidfd, ino_t connection, SocketDiagnosis& soc
   const Fd process = Fd::adopt(::open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!process || !isProcess(pidfd, pid)) return seen;
 
+  const std::string before = connection != 0 ? standingOfProcess(process, pid) : std::string();
   readImage(process, seen);
   Result<std::string> maps = readIn(process, "maps", kMostMapsBytes);  // waits for an exec in progress: see the header
   readConnection(process, connection, sockets, seen);
+  // What was read until here is covered from both sides; what is read from here on cannot change unnoticed later.
+  if (seen.connection != ConnectionFinding::Own || before.empty() || before != standingOfProcess(process, pid))
+    seen.standing.clear();
+  else
+    seen.standing.insert(0, before);
   readCode(std::move(maps), seen);
   readEnvironment(process, seen);
 
@@ -323,17 +400,29 @@ Observation observe(pid_t pid, int pidfd, ino_t connection, SocketDiagnosis& soc
   if (!theirs.empty() && !ours.empty()) seen.sameUserNamespace = theirs == ours;
 
   if (seen.image) {  // the same program as at the beginning?
-    struct stat before{};
-    struct stat after{};
+    struct stat first{};
+    struct stat last{};
     const Fd again = openIn(process, "exe", O_PATH);
-    if (!again || ::fstat(seen.image.borrow(), &before) != 0 || ::fstat(again.borrow(), &after) != 0 ||
-        before.st_dev != after.st_dev || before.st_ino != after.st_ino) {
+    if (!again || ::fstat(seen.image.borrow(), &first) != 0 || ::fstat(again.borrow(), &last) != 0 ||
+        first.st_dev != last.st_dev || first.st_ino != last.st_ino) {
       seen.image.reset();
       seen.imageProblem = "it became another program while it was examined";
     }
   }
   seen.alive = isAlive(pidfd);
   return seen;
+}
+
+std::string standingOf(pid_t pid, int descriptor) {
+  const Fd process = Fd::adopt(::open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!process) return {};
+  // The descriptor first: while it is there, what made it is what runs.
+  const Result<std::string> info = readIn(process, fmt::format("fdinfo/{}", descriptor).c_str(), 64 * 1024);
+  const std::string connection = info ? standingOfDescriptor(*info) : std::string();
+  if (connection.empty()) return {};
+  std::string out = standingOfProcess(process, pid);
+  if (out.empty()) return {};
+  return out += connection;
 }
 
 std::string systemUnit(std::string_view cgroup) {

@@ -17,6 +17,8 @@ class Witness {
   // Thread-safe; blocks. Errors: Unavailable (nobody can look, or this process kept whoever looked waiting), Busy (this
   // user's processes did so a moment ago: nobody looks now), Internal.
   virtual Result<Observation> observe(uid_t uid, pid_t pid, int pidfd, ino_t connection) = 0;
+  // Does what was observed of a connection still stand? standingOf(), and its conditions; errors as observe().
+  virtual Result<std::string> glance(uid_t uid, pid_t pid, int descriptor) = 0;
 };
 
 // Looks from this very process: for tests, and for programs that may see their callers anyway.
@@ -27,6 +29,7 @@ class DirectWitness final : public Witness {
     const std::lock_guard lock(mutex_);
     return broker::observe(pid, pidfd, connection, sockets_);
   }
+  Result<std::string> glance(uid_t, pid_t pid, int descriptor) override { return standingOf(pid, descriptor); }
 
  private:
   std::mutex mutex_;

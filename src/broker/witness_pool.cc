@@ -175,29 +175,41 @@ void WitnessPool::vacate(Post& post, uid_t uid, Steady began, Ending ending) {
   vacated_.notify_all();
 }
 
-WitnessPool::Answer WitnessPool::ask(Post& post, pid_t pid, int pidfd, ino_t connection) {
-  const WitnessQuestion question{.sequence = ++post.sequence, .pid = pid, .connection = connection};
+WitnessPool::Answer WitnessPool::ask(Post& post, WitnessQuestion question, int pidfd, size_t limit) {
+  question.sequence = ++post.sequence;
   const ByteView bytes(reinterpret_cast<const uint8_t*>(&question), sizeof question);
   if (const Status sent = sendPacket(post.channel.borrow(), bytes, pidfd); !sent)
     return {Ending::Gone, nobodyLooks(sent.error().message)};
   if (!readable(post.channel.borrow(), now() + limits_.patience))
     return {Ending::TooLate, fail(Reason::Unavailable, "the caller cannot be examined: looking at it does not end",
                                   "it hangs in exec, or a file system that it uses does")};
-  Result<Packet> packet = receivePacket(post.channel.borrow(), kMostAnswerBytes);
+  Result<Packet> packet = receivePacket(post.channel.borrow(), limit);
   if (!packet || packet->bytes.empty()) return {Ending::Gone, nobodyLooks("a witness has stopped")};
-  return {Ending::Answered, answerFromPacket(std::move(*packet), question.sequence)};
+  return {Ending::Answered, answerTo(question, std::move(*packet))};
 }
 
-Result<Observation> WitnessPool::observe(uid_t uid, pid_t pid, int pidfd, ino_t connection) {
+Result<Packet> WitnessPool::put(uid_t uid, WitnessQuestion question, int pidfd, size_t limit) {
   const Steady began = now();
   const Result<Post*> post = occupy(uid, began);
   if (!post) return propagate(post.error());
-  Answer answer = ask(**post, pid, pidfd, connection);
+  Answer answer = ask(**post, question, pidfd, limit);
   if (answer.ending == Ending::TooLate)
     log::warn("looking at a process did not end; its user's processes are not looked at for a while",
-              {{"pid", std::to_string(pid)}, {"uid", std::to_string(uid)}});
+              {{"pid", std::to_string(question.pid)}, {"uid", std::to_string(uid)}});
   vacate(**post, uid, began, answer.ending);
-  return std::move(answer.seen);
+  return std::move(answer.packet);
+}
+
+Result<Observation> WitnessPool::observe(uid_t uid, pid_t pid, int pidfd, ino_t connection) {
+  Result<Packet> packet = put(uid, {.pid = pid, .connection = connection}, pidfd, kMostAnswerBytes);
+  if (!packet) return propagate(packet.error());
+  return observationFromPacket(std::move(*packet));
+}
+
+Result<std::string> WitnessPool::glance(uid_t uid, pid_t pid, int descriptor) {
+  const Result<Packet> packet = put(uid, {.pid = pid, .descriptor = descriptor}, -1, kMostStandingBytes);
+  if (!packet) return propagate(packet.error());
+  return std::string(asText(packet->bytes));
 }
 
 }  // namespace wayleave::broker

@@ -53,6 +53,7 @@ class WitnessPool final : public Witness {
   ~WitnessPool() override;
 
   Result<Observation> observe(uid_t uid, pid_t pid, int pidfd, ino_t connection) override;
+  Result<std::string> glance(uid_t uid, pid_t pid, int descriptor) override;
   // True once the keeper has gone, or a witness that nobody killed: nobody can be verified any more, the daemon should
   // end and be started anew. (Not forked again: that would give whoever crashed it as many tries as he likes at one and
   // the same address layout.)
@@ -74,13 +75,15 @@ class WitnessPool final : public Witness {
   enum class Ending : uint8_t { Answered, TooLate, Gone };
   struct Answer {
     Ending ending = Ending::Answered;
-    Result<Observation> seen;
+    Result<Packet> packet;
   };
 
   explicit WitnessPool(WitnessLimits limits) : limits_(limits), posts_(limits.witnesses) {}
   Result<Post*> occupy(uid_t uid, Steady began);
   void vacate(Post& post, uid_t uid, Steady began, Ending ending);
-  Answer ask(Post& post, pid_t pid, int pidfd, ino_t connection);
+  // The whole of a question, from a place until it is vacated. `limit`: of the answer, bytes.
+  Result<Packet> put(uid_t uid, WitnessQuestion question, int pidfd, size_t limit);
+  Answer ask(Post& post, WitnessQuestion question, int pidfd, size_t limit);
   // A fresh witness in the post's place. Not thread-safe.
   Status fill(Post& post);
   void forgetUsers(Steady now);

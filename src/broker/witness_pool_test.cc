@@ -107,6 +107,15 @@ TEST_F(WitnessPoolTest, SeesWhatWeSee) {
   const CallerSocket::Call call = socket.accept();
   const Result<Verdict> verdict = through.verify(call.peer);
   ASSERT_TRUE(verdict) << verdict.error().message;
+  // The next request of the connection: the pool's glance must say what the pool's look said, and so must ours.
+  EXPECT_TRUE(call.peer.remembered.has_value());
+  const Result<Observation> seen = (*pool)->observe(call.peer.uid, call.peer.pid, call.peer.pidfd.borrow(), call.peer.connection);
+  ASSERT_TRUE(seen) << seen.error().message;
+  EXPECT_NE("", seen->standing);
+  EXPECT_EQ(seen->standing, (*pool)->glance(call.peer.uid, call.peer.pid, seen->descriptor).value());
+  EXPECT_EQ(seen->standing, witness.glance(call.peer.uid, call.peer.pid, seen->descriptor).value());
+  EXPECT_EQ("", (*pool)->glance(call.peer.uid, call.peer.pid, 1000).value());
+  call.peer.remembered.reset();
   const Verdict direct = verifier.verify(call.peer).value();
   EXPECT_EQ(direct.sha256, verdict->sha256);
   for (size_t index = 0; index < kConditionCount; ++index)

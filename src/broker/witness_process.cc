@@ -35,7 +35,9 @@ nlohmann::json toJson(const Observation& seen) {
                      {"code", std::move(code)},
                      {"codeProblem", seen.codeProblem},
                      {"connection", static_cast<int>(seen.connection)},
-                     {"connectionDetail", seen.connectionDetail}};
+                     {"connectionDetail", seen.connectionDetail},
+                     {"descriptor", seen.descriptor},
+                     {"standing", seen.standing}};
   if (seen.tracer) out["tracer"] = *seen.tracer;
   if (seen.dumpable) out["dumpable"] = *seen.dumpable;
   if (seen.sameUserNamespace) out["sameUserNamespace"] = *seen.sameUserNamespace;
@@ -61,6 +63,8 @@ Observation fromJson(const nlohmann::json& in) {
                         ? static_cast<ConnectionFinding>(connection)
                         : ConnectionFinding::Unknown;
   seen.connectionDetail = in.at("connectionDetail").get<std::string>();
+  seen.descriptor = in.at("descriptor").get<int>();
+  seen.standing = in.at("standing").get<std::string>();
   if (in.contains("tracer")) seen.tracer = in.at("tracer").get<pid_t>();
   if (in.contains("dumpable")) seen.dumpable = in.at("dumpable").get<bool>();
   if (in.contains("sameUserNamespace")) seen.sameUserNamespace = in.at("sameUserNamespace").get<bool>();
@@ -85,16 +89,25 @@ void serve(int channel, Look look, SocketDiagnosis sockets) {
     WitnessQuestion question;
     if (!packet || packet->bytes.size() != sizeof question) return;
     std::memcpy(&question, packet->bytes.data(), sizeof question);
+    const auto reply = [&](std::string_view text, int descriptor) {
+      Bytes bytes = toBytes(bytesOf(question.sequence));
+      append(bytes, asBytes(text));
+      return sendPacket(channel, bytes, descriptor);
+    };
+    if (question.descriptor >= 0) {
+      const std::string standing = standingOf(question.pid, question.descriptor);
+      if (!reply(standing.size() < kMostStandingBytes / 2 ? standing : std::string(), -1)) return;
+      continue;
+    }
     Observation seen = look(question.pid, packet->descriptor.borrow(), question.connection, sockets);
     nlohmann::json answer = toJson(seen);
-    answer["sequence"] = question.sequence;
     std::string text = localapi::dump(answer);
     if (text.size() > kMostAnswerBytes - 4096) {
       answer["code"] = nlohmann::json::array();
       answer["codeProblem"] = "it has mapped too many files of code";
       text = localapi::dump(answer);
     }
-    if (!sendPacket(channel, asBytes(text), seen.image ? seen.image.borrow() : -1)) return;
+    if (!reply(text, seen.image ? seen.image.borrow() : -1)) return;
   }
 }
 
@@ -213,12 +226,17 @@ Result<Packet> receivePacket(int socket, size_t limit) {
   return packet;
 }
 
-Result<Observation> answerFromPacket(Packet packet, uint64_t sequence) {
+Result<Packet> answerTo(const WitnessQuestion& question, Packet packet) {
+  const ByteView number = bytesOf(question.sequence);
+  if (packet.bytes.size() < number.size() || !std::ranges::equal(ByteView(packet.bytes).first(number.size()), number))
+    return fail(Reason::Internal, "a witness answered another question");
+  packet.bytes.erase(packet.bytes.begin(), packet.bytes.begin() + static_cast<ptrdiff_t>(number.size()));
+  return packet;
+}
+
+Result<Observation> observationFromPacket(Packet packet) {
   try {
-    const nlohmann::json answer = nlohmann::json::parse(packet.bytes);
-    if (answer.at("sequence").get<uint64_t>() != sequence)
-      return fail(Reason::Internal, "a witness answered another question");
-    Observation seen = fromJson(answer);
+    Observation seen = fromJson(nlohmann::json::parse(packet.bytes));
     seen.image = std::move(packet.descriptor);
     return seen;
   } catch (const nlohmann::json::exception& thrown) {

@@ -6,10 +6,11 @@
 //
 // The keeper holds the witnesses' two capabilities, so that it can make another witness after identityd has given up
 // every right; it looks at nobody itself. It does one thing: kill the witness in a place and fork another. A witness
-// answers one question at a time: what do you see at this pidfd? (witness_pool.h says why there are several.)
+// answers one question at a time: what do you see at this pidfd? Or, of a connection that has been looked at: does that
+// still stand? (witness_pool.h says why there are several witnesses.)
 //
-// Messages are packets over SOCK_SEQPACKET: a question is fixed-size plus one descriptor, an answer one JSON document
-// plus at most one descriptor.
+// Messages are packets over SOCK_SEQPACKET: a question is fixed-size plus at most one descriptor; an answer its number and
+// then one JSON document plus at most one descriptor, or the words of standingOf().
 
 #include <span>
 #include <string>
@@ -37,6 +38,7 @@ struct WitnessQuestion {
   uint64_t sequence = 0;
   pid_t pid = 0;
   ino_t connection = 0;
+  int descriptor = -1;  // at least 0: the second question, about this descriptor
 };
 struct KeeperOrder {
   uint32_t place = 0;
@@ -50,6 +52,8 @@ inline constexpr std::string_view kWitnessReady = "ready";
 inline constexpr size_t kMostUndead = 32;
 // Below net.core.wmem_default (212,992), which bounds one packet.
 inline constexpr size_t kMostAnswerBytes = 164 * 1024;
+// A path, a cgroup, some numbers.
+inline constexpr size_t kMostStandingBytes = 16 * 1024;
 
 struct Packet {
   Bytes bytes;  // empty: the other side has gone
@@ -60,8 +64,10 @@ struct Packet {
 Status sendPacket(int socket, ByteView bytes, int descriptor);
 // Blocks. Errors: Io, Internal (larger than `limit`).
 Result<Packet> receivePacket(int socket, size_t limit);
-// Errors: Internal (not an answer of a witness, or to another question).
-Result<Observation> answerFromPacket(Packet packet, uint64_t sequence);
+// The packet without the number in front. Errors: Internal (an answer to another question).
+Result<Packet> answerTo(const WitnessQuestion& question, Packet packet);
+// Errors: Internal (not what a witness answers).
+Result<Observation> observationFromPacket(Packet packet);
 
 // What the keeper's process does until its parent hangs up, then it exits; its witnesses end with it. Sends
 // kWitnessReady, or what kept it from confining itself, before all else.

@@ -7,6 +7,9 @@
 //   map-code SOCKET FILE                        maps FILE as code, as the loader does with a library, and connects
 //   map-memory SOCKET                           maps a file that exists in memory alone as code, and connects
 //   user-namespace SOCKET                       connects from a user namespace of its own
+//   when-told SOCKET exec PROGRAM ARG…          connects; at the first byte it hears it becomes PROGRAM, with LD_PRELOAD set
+//   when-told SOCKET hand-on                    … a child of its has the connection, and it no more
+//   when-told SOCKET map-code FILE              … it maps FILE as code; after these two it connects again, to say so
 //   wait                                        waits until it is killed
 //   traced-connect SOCKET                       a child that it traces connects
 
@@ -19,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
@@ -80,6 +84,29 @@ int main(int count, char** arguments) {
     }
     ::execv(arguments[3], arguments + 3);
     return 4;
+  }
+  if (mode == "when-told" && count > 3) {
+    const int fd = connectTo(arguments[2], true);
+    const std::string_view action = arguments[3];
+    char byte = 0;
+    if (::read(fd, &byte, 1) != 1) return 6;
+    if (action == "exec" && count > 4) {
+      ::setenv("LD_PRELOAD", "/tmp/evil.so", 1);
+      ::execv(arguments[4], arguments + 4);
+      return 4;
+    }
+    if (action == "hand-on") {
+      const pid_t self = ::getpid();
+      if (::fork() == 0) {
+        while (::getppid() == self && waitForEnd(fd) != 0) {
+        }
+        return 0;
+      }
+      ::close(fd);
+    } else if (action == "map-code" && count == 5) {
+      if (!mapCode(::open(arguments[4], O_RDWR | O_CLOEXEC))) return 5;
+    }
+    return waitForEnd(connectTo(arguments[2], true));
   }
   if (mode == "traced-connect" && count == 3) {
     const pid_t child = ::fork();
