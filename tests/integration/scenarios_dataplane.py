@@ -1,11 +1,12 @@
 """The data plane over HTTP/2 when the gateway misbehaves, dies or says goodbye: real sockets, real programs, thousands of flows."""
 
+import json
 import os
 import signal
 import time
 
 import dataplane as d
-from world import eventually, lab
+from world import Skipped, eventually, lab
 
 
 def begin(world, *options) -> d.ScriptedGateway:
@@ -211,3 +212,26 @@ def test_a_gateway_that_serves_fewer_streams_than_it_says_is_learned(world):
     assert len(connections) == 5, connections
     with d.within(1, "a flow, now that it is known"):
         d.exchange_all(d.connect(d.ECHO, 6))
+
+
+def test_a_user_sees_his_own_flows_and_an_administrator_all(world):
+    if not lab.real_root():
+        raise Skipped("needs real root: with one user there are no others")
+    world.start()
+    world.install()
+    machine = world.lab
+
+    def as_user(number: int, *command):
+        return machine.device("setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups", *command)
+    for number in (4711, 4712):
+        got = as_user(number, "curl", "-sS", "--max-time", "20", f"https://origin.lab/?{number}")
+        assert got.returncode == 0, got.stdout
+    eventually(lambda: len(world.flows()) == 2, 5, "both flows to be on record")
+    for number in (4711, 4712):
+        flows = json.loads(as_user(number, "wayleave", "flows", "--json").stdout)["flows"]
+        assert [f["user"] for f in flows] == [number], flows
+        assert "fd88::10" in as_user(number, "wayleave", "flows").stdout
+    nobodys = as_user(4713, "wayleave", "flows").stdout
+    assert "fd88" not in nobodys and "No flow yet" in nobodys, nobodys
+    assert as_user(4713, "wayleave", "status").returncode == 0
+    assert {f["user"] for f in world.flows()} == {4711, 4712}

@@ -34,8 +34,11 @@ void list(Context& context, int limit) {
   if (context.json) return printJson(*answer);
   Table table({"TIME", "DECISION", "OUTCOME", "DESTINATION", "UP", "DOWN", "ERROR"});
   for (const json& flow : arrayOf(*answer, "flows")) table.add(row(flow));
-  if (table.empty()) return fmt::print("No flow yet.\n");
-  table.print();
+  if (table.empty())
+    fmt::print("No flow yet.\n");
+  else
+    table.print();
+  if (textOf(*answer, "of") == "caller") fmt::print("These are your own. Root and members of wayleave-admin see every user's.\n");
 }
 
 // Until interrupted. The signals are taken by a thread of their own, so that the stream ends in order.
@@ -70,7 +73,7 @@ void follow(Context& context) {
 }  // namespace
 
 void addFlowsCommand(CLI::App& app, Context& context) {
-  CLI::App* flows = addCommand(app, "flows", "the latest flows, or all as they end");
+  CLI::App* flows = addCommand(app, "flows", "your latest flows, or all as they end; an administrator sees every user's");
   auto limit = std::make_shared<int>(50);
   auto following = std::make_shared<bool>(false);
   flows->add_option("--limit", *limit, "how many")->check(CLI::Range(1, 10'000))->capture_default_str();
