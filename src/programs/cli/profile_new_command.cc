@@ -296,7 +296,7 @@ void addIdentityOptions(CLI::App* command, NewOptions& options) {
 }  // namespace
 
 void addProfileNewCommand(CLI::App& profile, Context& context) {
-  CLI::App* command = addCommand(profile, "new", "write a profile, or declarations, to start from");
+  CLI::App* command = addCommand(profile, "new", "write a profile to start from, or declarations");
   auto options = std::make_shared<NewOptions>();
   command->add_option("FILE", options->file, "where to (default: standard output)")->type_name("FILE");
   command->add_flag("--force", options->force, "replace FILE if it is there");
