@@ -16,6 +16,7 @@
 #include "management/declarations/status_items.h"
 #include "management/declarations/synthesis.h"
 #include "management/installer_plan.h"
+#include "management/profile_report.h"
 
 namespace wayleave::management {
 namespace {
@@ -39,6 +40,20 @@ bool comesBack(Reason reason) {
   return reason == Reason::Unavailable || reason == Reason::DeadlineExceeded || reason == Reason::Busy || reason == Reason::Io ||
          reason == Reason::ServerError || reason == Reason::RateLimited || reason == Reason::Pending || reason == Reason::Conflict ||
          reason == Reason::Cancelled;
+}
+
+// Name, kind and revision are those under which the server listed the declaration: a document that says otherwise could take the
+// place of another one. One that could not be read still has them. Its own revision may be newer than the list.
+void keepToManifest(Declaration& declaration, const StoredDeclaration& stored) {
+  const bool isAnother = !declaration.identifier.empty() && (declaration.identifier != stored.identifier || text(declaration.kind) != stored.kind);
+  if (isAnother) {
+    const std::string sentence = fmt::format("the server lists the {} {}, and sends the {} {}", stored.kind, stored.identifier, text(declaration.kind), shown(declaration.identifier));
+    declaration.reasons.push_back({"Error.InvalidPayload", sentence, {{"Identifier", stored.identifier}, {"ServerToken", stored.serverToken}}});
+  }
+  declaration.identifier = stored.identifier;
+  declaration.serverToken = stored.serverToken;
+  for (const DeclarationKind kind : {DeclarationKind::Activation, DeclarationKind::Asset, DeclarationKind::Configuration, DeclarationKind::Management})
+    if (text(kind) == stored.kind) declaration.kind = kind;
 }
 
 DeclarationReason cannotBeApplied(const std::string& sentence) {
@@ -100,9 +115,7 @@ Result<DeclarationEngine::Work::Sources> DeclarationEngine::Work::evaluateAll() 
   if (!set) return propagate(set.error());
   for (const StoredDeclaration& stored : set->declarations) {
     Declaration declaration = readDeclaration(stored.document);
-    // A document that could not be read still has the name and the revision of its manifest.
-    if (declaration.identifier.empty()) declaration.identifier = stored.identifier;
-    declaration.serverToken = stored.serverToken;
+    keepToManifest(declaration, stored);
     read[std::string(kServer)].push_back(std::move(declaration));
   }
   const Result<std::vector<ProfileRecord>> profiles = parts_.store.profiles();

@@ -1,4 +1,5 @@
 #include "management/declarations/engine.h"
+#include "management/declarations/asset.h"
 
 #include <gtest/gtest.h>
 
@@ -277,6 +278,66 @@ TEST_F(Engine, MissingAssetsAndMissingConfigurationsAreNamed) {
   EXPECT_EQ(codeOf("vpn"), "Error.MissingAssets");
   EXPECT_EQ(stateOf("vpn")["reasons"][0]["details"]["AssetIdentifiers"], json::array({"id"}));
   EXPECT_EQ(codeOf("second"), "Error.MissingConfigurations");
+  EXPECT_TRUE(configurations().empty());
+}
+
+TEST_F(Engine, ReferencesInACircleAndToTheWrongKindAreMissingOrInvalidAndNothingIsApplied) {
+  declareAcme();
+  server_.declare("act", kActivation, {{"StandardConfigurations", {"vpn", "act"}}}, "2");  // itself
+  server_.declare("other", kActivation, {{"StandardConfigurations", {"act", "id"}}});      // an activation, an asset
+  ASSERT_TRUE(synchronise());
+  EXPECT_EQ(codeOf("act"), "Error.MissingConfigurations");
+  EXPECT_EQ(codeOf("other"), "Error.MissingConfigurations");
+  EXPECT_TRUE(configurations().empty());
+  server_.declare("act", kActivation, {{"StandardConfigurations", {"vpn"}}}, "3");
+  json vpn = server_.declarations["vpn"]["Payload"];
+  vpn["Authentication"]["IdentityAssetReference"] = "vpn";  // itself
+  server_.declare("vpn", kVpn, vpn, "2");
+  ASSERT_TRUE(synchronise());
+  EXPECT_EQ(codeOf("vpn"), "Error.MissingAssets");
+  EXPECT_TRUE(configurations().empty());
+}
+
+TEST_F(Engine, ADeclarationThatIsNotTheOneThatWasListedIsRefusedUnderItsOwnName) {
+  declareAcme();
+  ASSERT_TRUE(synchronise());
+  ASSERT_EQ(configurations().size(), 1u);
+  server_.declare("vpn", kVpn, server_.declarations["vpn"]["Payload"], "2");
+  server_.declarations["vpn"]["Identifier"] = "id";  // would stand in another's place
+  ASSERT_TRUE(synchronise());
+  EXPECT_EQ(codeOf("vpn"), "Error.InvalidPayload");
+  EXPECT_EQ(codeOf("id"), "");
+  EXPECT_EQ(configurations().size(), 1u) << "the old state is kept";
+}
+
+TEST_F(Engine, AnUrlThatHasExpiredAndAnAssetThatIsTooLargeLeaveTheOldStateInForce) {
+  declareAcme();
+  ASSERT_TRUE(synchronise());
+  const auto before = configurations();
+  ASSERT_EQ(before.size(), 1u);
+  server_.declare("id", kAcme, reference("https://assets.example/expired?token=x"), "2");  // answers 404
+  ASSERT_TRUE(synchronise());
+  EXPECT_EQ(codeOf("id"), "Error.AssetCannotBeDownloaded");
+  EXPECT_EQ(codeOf("vpn"), "Error.ConfigurationCannotBeApplied");
+  EXPECT_EQ(configurations(), before);
+  const size_t asked = requests_.size();
+  EXPECT_TRUE(engine_->reconcile({})) << "nothing that may pass by itself";
+  EXPECT_EQ(requests_.size(), asked) << "not asked again before there is a new revision";
+  web_["https://assets.example/large.json"] = std::string(kMostAssetBytes + 1, ' ');
+  server_.declare("id", kAcme, reference("https://assets.example/large.json"), "3");
+  ASSERT_TRUE(synchronise());
+  EXPECT_EQ(codeOf("id"), "Error.AssetCannotBeVerified");
+  EXPECT_EQ(configurations(), before);
+  EXPECT_EQ(requests_.back().mostBytes, kMostAssetBytes) << "the download itself is bounded";
+}
+
+TEST_F(Engine, ADocumentThatIsNotWhatItsAssetSaysIsReportedWithTheAsset) {
+  declareAcme();
+  web_["https://assets.example/id.json"] = R"({"DirectoryURL":"https://ca.example","KeyType":"RSA","KeySize":2048,"HardwareBound":true})";
+  server_.declare("id", kAcme, reference("https://assets.example/id.json"), "2");
+  ASSERT_TRUE(synchronise());
+  EXPECT_EQ(codeOf("vpn"), "Error.ConfigurationCannotBeApplied");
+  EXPECT_NE(stateOf("vpn")["reasons"][0]["description"].get<std::string>().find("ClientIdentifier"), std::string::npos) << stateOf("vpn").dump();
   EXPECT_TRUE(configurations().empty());
 }
 
