@@ -122,7 +122,6 @@ bool exchange(const std::shared_ptr<tls::ClientContext>& context, uint16_t port,
     const ssize_t got = ::recv(socket.borrow(), in.data(), in.size(), 0);
     if (got <= 0) return false;
     tls->feed(ByteView(in).first(static_cast<size_t>(got)));
-    tls->keepInput();
   }
   resumed = tls->resumed();
   if (!tls->write(asBytes("GET / HTTP/1.0\r\n\r\n")) || !flush()) return false;

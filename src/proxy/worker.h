@@ -81,7 +81,7 @@ class Worker final : private capture::FlowHandler {
 
  private:
   // One batch, one system call (docs/operations.md, "Relay").
-  static constexpr size_t kBufferBytes = 256 * 1024;
+  static constexpr size_t kBufferBytes = 512 * 1024;
   using Flows = boost::intrusive::list<Flow, boost::intrusive::constant_time_size<true>>;
 
   Worker(WorkerOptions options, observe::FlowJournal& journal);

@@ -2,7 +2,7 @@
 
 // Bytes on their way, first in first out, in memory that is borrowed while they wait.
 //
-// An idle connection must own next to nothing and a busy one moves 256 KiB per system call. So a queue holds no memory
+// An idle connection must own next to nothing and a busy one moves 512 KiB per system call. So a queue holds no memory
 // when it is empty, a small block for small messages, and for batches a chunk lent by the worker's cache. Chunks are
 // kept warm: handing them back to malloc would fault their pages in again for each batch.
 
@@ -18,9 +18,9 @@ namespace wayleave::tls {
 // Owned by one worker, used on its loop only.
 class ChunkCache {
  public:
-  // A batch of 256 KiB with the overhead of its TLS records (22 bytes per 16 KiB), h2 frame headers, and a few control
+  // A batch of 512 KiB with the overhead of its TLS records (22 bytes per 16 KiB), h2 frame headers, and a few control
   // frames that were waiting.
-  static constexpr size_t kChunkBytes = 288 * 1024;
+  static constexpr size_t kChunkBytes = 576 * 1024;
   using Chunk = std::unique_ptr<uint8_t[]>;
 
   Chunk take() {

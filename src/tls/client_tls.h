@@ -3,7 +3,8 @@
 // TLS to the gateway, driven on our own buffers (memory BIO), with a private key that lives elsewhere.
 //
 //   ClientContext   one per (identity certificate, trust, ALPN): SSL_CTX, session tickets, the callback key.
-//   ClientTls       one connection: sans-IO. Ciphertext in, ciphertext out, plain text in, plain text out.
+//   ClientTls       one connection: ciphertext in, ciphertext out, plain text in, plain text out. Sans-IO but for one thing: once
+//                   established it receives for itself, because a copy less per byte is worth the exception.
 //   HandshakePool   the threads on which handshake steps run, because a step may ask a signer that takes 600 ms. A data
 //                   thread never calls into a step that can sign.
 //
@@ -69,17 +70,27 @@ class ClientContext {
 // NeedsSigner: the gateway asks for our certificate, and the step was not allowed to sign: repeat it with `maySign`.
 enum class HandshakeState : uint8_t { NeedsInput, NeedsSigner, Done, Failed };
 
+// What receiving came to. Drained: nothing more for now. Ended: the peer closed, with or without a close_notify before.
+struct SocketInput {
+  enum class State : uint8_t { Open, Drained, Ended, Broken };
+  State state = State::Open;
+  int error = 0;  // errno, when Broken
+};
+
 // One TLS connection. Not thread-safe: owned by the loop, except while a handshake step runs in the pool.
 class ClientTls {
  public:
   static Result<std::unique_ptr<ClientTls>> make(std::shared_ptr<ClientContext> context, bool offerSession = true);
   virtual ~ClientTls() = default;
 
-  // Lends ciphertext from the gateway, without a copy: the bytes must stay until read() has returned 0, or keepInput()
-  // copies what is still unread. Lend the next only after that.
+  // Ciphertext from the gateway, by copy: for the handshake's few kilobytes.
   virtual void feed(ByteView ciphertext) = 0;
-  virtual void keepInput() = 0;
-  virtual bool hasInput() const = 0;  // ciphertext that read() has not taken yet
+  // Once Done: read() takes what feed() left and then receives from `socket` itself (non-blocking, owned by the caller), one
+  // record at a time straight into OpenSSL's buffer, which stays in the processor's cache.
+  virtual void receiveFrom(int socket) = 0;
+  // The socket is readable: read() may look again after it was Drained.
+  virtual void socketReady() = 0;
+  virtual SocketInput socketInput() const = 0;
   // Ciphertext waiting to go out: a view valid until the next call; consume() what was written.
   virtual ByteView pendingOutput() const = 0;
   virtual void consume(size_t bytes) = 0;
@@ -95,7 +106,7 @@ class ClientTls {
   // Once Done, on the loop: big output blocks come from the worker's cache, which must outlive this.
   virtual void borrowFrom(ChunkCache& cache) = 0;
 
-  // After Done. read(): plain text into `out`; 0 = nothing now. Errors: GatewayRefusedCertificate (TLS 1.3 servers say so on
+  // After Done. read(): plain text into `out`, as much as there is room for; 0 = nothing now. Errors: GatewayRefusedCertificate (TLS 1.3 servers say so on
   // the first read), GatewayTlsFailed. endOfStream(): close_notify came.
   virtual Result<size_t> read(std::span<uint8_t> out) = 0;
   virtual bool endOfStream() const = 0;

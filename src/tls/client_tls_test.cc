@@ -1,12 +1,15 @@
 #include "tls/client_tls.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
+#include "base/owned.h"
 #include "tls/pki_test_support.h"
 
 namespace wayleave::tls {
@@ -32,11 +35,13 @@ class MemoryServer {
     client.consume(bytes.size());
   }
   void give(ClientTls& client) {
+    const Bytes bytes = takeOutput();
+    if (!bytes.empty()) client.feed(bytes);
+  }
+  Bytes takeOutput() {
     Bytes bytes(BIO_ctrl_pending(out_));
-    if (bytes.empty()) return;
-    BIO_read(out_, bytes.data(), static_cast<int>(bytes.size()));
-    client.feed(bytes);
-    client.keepInput();
+    if (!bytes.empty()) BIO_read(out_, bytes.data(), static_cast<int>(bytes.size()));
+    return bytes;
   }
   bool step() { return SSL_do_handshake(ssl_.get()) == 1; }
   SSL* ssl() { return ssl_.get(); }
@@ -131,6 +136,101 @@ TEST_P(EveryKey, AuthenticatesAndCarriesBytesBothWays) {
   server.give(*client);
   EXPECT_EQ(readAllNow(*client), "");
   EXPECT_TRUE(client->endOfStream());
+}
+
+// A connection that receives from one end of a socket pair what the test sends into the other.
+class ReceivingTest : public ClientTlsTest {
+ protected:
+  void SetUp() override {
+    int pair[2];
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    near_ = Fd::adopt(pair[0]);
+    far_ = Fd::adopt(pair[1]);
+    const Leaf device = authority_.issue("device-1", KeyType::EcP256, "clientAuth", nullptr);
+    client_ = connectionOf(contextOf(options(&device)));
+    ASSERT_EQ(shake(*client_, gatewaySide_), HandshakeState::Done);
+  }
+  void send(ByteView bytes) { ASSERT_EQ(::send(far_.borrow(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size())); }
+  Bytes recordsOf(std::string_view text) {
+    EXPECT_EQ(SSL_write(gatewaySide_.ssl(), text.data(), static_cast<int>(text.size())), static_cast<int>(text.size()));
+    return gatewaySide_.takeOutput();
+  }
+
+  Fd near_, far_;
+  MemoryServer gatewaySide_{server_};
+  std::unique_ptr<ClientTls> client_;
+};
+
+TEST_F(ReceivingTest, ReadsWhatWasFedBeforeAndThenTheSocket) {
+  client_->feed(recordsOf("fed, "));
+  client_->receiveFrom(near_.borrow());
+  send(recordsOf("received"));
+  EXPECT_EQ(readAllNow(*client_), "fed, received");
+  EXPECT_EQ(client_->socketInput().state, SocketInput::State::Drained);
+}
+
+TEST_F(ReceivingTest, LooksAgainOnlyWhenToldThatTheSocketIsReady) {
+  client_->receiveFrom(near_.borrow());
+  EXPECT_EQ(readAllNow(*client_), "");
+  send(recordsOf("later"));
+  EXPECT_EQ(readAllNow(*client_), "");
+  client_->socketReady();
+  EXPECT_EQ(readAllNow(*client_), "later");
+}
+
+TEST_F(ReceivingTest, PutsARecordTogetherFromPieces) {
+  client_->receiveFrom(near_.borrow());
+  const std::string text(40'000, 'p');  // three records
+  const Bytes records = recordsOf(text);
+  std::string got;
+  for (size_t at = 0; at < records.size(); at += 1'000) {
+    send(ByteView(records).subspan(at, std::min<size_t>(1'000, records.size() - at)));
+    client_->socketReady();
+    got += readAllNow(*client_);
+  }
+  EXPECT_EQ(got, text);
+}
+
+TEST_F(ReceivingTest, FillsTheRoomAndKeepsTheRest) {
+  client_->receiveFrom(near_.borrow());
+  send(recordsOf(std::string(40'000, 'r')));
+  std::vector<uint8_t> room(25'000);
+  const auto first = client_->read(room);
+  ASSERT_TRUE(first);
+  EXPECT_EQ(*first, room.size());
+  const auto second = client_->read(room);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(*second, 15'000u);
+}
+
+TEST_F(ReceivingTest, TellsAnEndFromAnOrderlyOne) {
+  client_->receiveFrom(near_.borrow());
+  send(recordsOf("last"));
+  far_.reset();
+  EXPECT_EQ(readAllNow(*client_), "last");
+  client_->socketReady();
+  EXPECT_EQ(readAllNow(*client_), "");
+  EXPECT_EQ(client_->socketInput().state, SocketInput::State::Ended);
+  EXPECT_FALSE(client_->endOfStream());
+}
+
+TEST_F(ReceivingTest, TellsWhyTheSocketBroke) {
+  client_->receiveFrom(near_.borrow());
+  near_.reset();
+  EXPECT_EQ(readAllNow(*client_), "");
+  EXPECT_EQ(client_->socketInput().state, SocketInput::State::Broken);
+  EXPECT_EQ(client_->socketInput().error, EBADF);
+}
+
+TEST_F(ReceivingTest, ReportsARecordThatWasTamperedWith) {
+  client_->receiveFrom(near_.borrow());
+  Bytes records = recordsOf("secret");
+  records.back() ^= 1;
+  send(records);
+  std::array<uint8_t, 100> room{};
+  const auto got = client_->read(room);
+  ASSERT_FALSE(got);
+  EXPECT_EQ(got.error().reason, Reason::GatewayTlsFailed);
 }
 
 TEST_F(ClientTlsTest, StopsBeforeTheSignatureUnlessAllowed) {

@@ -17,8 +17,6 @@ namespace {
 using boost::asio::ip::tcp;
 using boost::system::error_code;
 
-// At most this many batches of one link per wake-up: others on the loop want their turn.
-constexpr int kPassesPerWake = 4;
 // An h1 tunnel has no PING: the kernel's keepalive finds a black hole after 60 + 4 * 15 s, well inside the usual ten
 // minutes after which load balancers forget a quiet connection.
 constexpr int kKeepaliveIdleSeconds = 60;
@@ -192,6 +190,7 @@ void Link::stepDone(tls::HandshakeState state) {
   context_.reset();
   resumed_ = tls_->resumed();
   tls_->borrowFrom(buffers_->chunks);
+  tls_->receiveFrom(socket_.native_handle());
   const auto self = shared_from_this();
   events_->onEstablished();
   if (phase_ != Phase::Open) return;
@@ -205,10 +204,9 @@ void Link::awaitHandshakeBytes() {
 }
 
 void Link::readHandshakeBytes() {
-  const ssize_t got = ::recv(socket_.native_handle(), buffers_->cipher.get(), WorkerBuffers::kBatchBytes, 0);
+  const ssize_t got = ::recv(socket_.native_handle(), buffers_->handshake.get(), WorkerBuffers::kHandshakeBytes, 0);
   if (got > 0) {
-    tls_->feed({buffers_->cipher.get(), static_cast<size_t>(got)});
-    tls_->keepInput();
+    tls_->feed({buffers_->handshake.get(), static_cast<size_t>(got)});
     submitStep(false);
   } else if (got == 0) {
     handshakeFailed(closedEarly("the gateway closed the connection during the TLS handshake"));
@@ -251,32 +249,28 @@ void Link::armRead() {
 
 void Link::readable() {
   const auto self = shared_from_this();
-  for (int pass = 0; pass < kPassesPerWake; ++pass) {
-    const ssize_t got = ::recv(socket_.native_handle(), buffers_->cipher.get(), WorkerBuffers::kBatchBytes, 0);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) break;
-    if (got <= 0) {
-      if (broken_)
-        failNow(*broken_);
-      else if (got == 0)
-        failNow(closedEarly("the gateway closed the connection without a TLS close_notify"));
-      else
-        failNow(socketError(errno, "read from the gateway"));
+  tls_->socketReady();
+  if (!pump()) return;
+  const tls::SocketInput input = tls_->socketInput();
+  switch (input.state) {
+    case tls::SocketInput::State::Open:
+    case tls::SocketInput::State::Drained: armRead(); return;
+    case tls::SocketInput::State::Ended:
+      failNow(broken_ ? *broken_ : closedEarly("the gateway closed the connection without a TLS close_notify"));
       return;
-    }
-    tls_->feed({buffers_->cipher.get(), static_cast<size_t>(got)});
-    if (!pump()) return;
-    if (static_cast<size_t>(got) < WorkerBuffers::kBatchBytes) break;  // the socket is empty: save the EAGAIN
+    case tls::SocketInput::State::Broken:
+      failNow(broken_ ? *broken_ : socketError(input.error, "read from the gateway"));
+      return;
   }
-  armRead();
 }
 
-// Decrypts and hands over what is there. False: do not read on (paused, ended, failed or closed).
+// Receives, decrypts and hands over. False: do not read on now (paused, ended, failed, closed, or it is the others' turn).
 bool Link::pump() {
   const auto self = shared_from_this();
   if (!pumpHeld()) return false;
-  bool handedOver = false;
-  for (;;) {
-    const std::span<uint8_t> plain(buffers_->plain.get(), WorkerBuffers::kBatchBytes);
+  bool handedOver = false, turnOver = false;
+  while (!turnOver) {
+    const std::span<uint8_t> plain(buffers_->plain.get(), WorkerBuffers::kPlainBytes);
     auto got = tls_->read(plain);
     if (!got) {
       failNow(std::move(got.error()));
@@ -284,11 +278,11 @@ bool Link::pump() {
     }
     if (*got == 0) break;
     handedOver = true;
+    turnOver = *got == plain.size();
     const size_t taken = events_->onPlain(plain.first(*got));
     if (phase_ != Phase::Open) return false;
     if (taken < *got) {
       held_ = toBytes(ByteView(plain.subspan(taken, *got - taken)));
-      tls_->keepInput();
       paused_ = true;
       break;
     }
@@ -303,7 +297,9 @@ bool Link::pump() {
     gatewayEnded();
     return false;
   }
-  return true;
+  // OpenSSL may have more that no readiness of the socket will tell of.
+  if (turnOver) pumpSoon();
+  return !turnOver;
 }
 
 bool Link::pumpHeld() {
@@ -320,13 +316,17 @@ bool Link::pumpHeld() {
 }
 
 void Link::resumeReading() {
-  if (!paused_ || pumping_ || phase_ != Phase::Open) return;
-  pumping_ = true;  // posted: the caller may itself be inside a delivery from the shared buffers
+  if (!paused_ || phase_ != Phase::Open) return;
+  pumpSoon();  // not now: the caller may itself be inside a delivery from the shared buffers
+}
+
+void Link::pumpSoon() {
+  if (std::exchange(pumping_, true)) return;
   boost::asio::post(io_, [self = shared_from_this()] {
     self->pumping_ = false;
     if (self->phase_ != Phase::Open) return;
     self->paused_ = false;
-    if (self->pump()) self->readable();
+    self->readable();
   });
 }
 

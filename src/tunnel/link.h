@@ -3,8 +3,8 @@
 // One TLS connection to the gateway on a loop: dials, shakes hands (in the HandshakePool), then moves batches between the
 // socket and whoever speaks HTTP over it.
 //
-// Down: one recv of up to 256 KiB into the worker's shared buffer, decrypted record by record into another, handed over in
-// one piece; what is not taken is kept and reading stops. Up: write() encrypts at once, flush() sends everything with one
+// Down: record by record from the socket into the worker's shared buffer until that is full or the socket empty, handed over
+// in one piece; what is not taken is kept and reading stops. Up: write() encrypts at once, flush() sends everything with one
 // system call. Idle, a link owns a descriptor, OpenSSL's state and no buffer.
 
 #include <boost/asio/io_context.hpp>
@@ -86,6 +86,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void readable();
   bool pump();
   bool pumpHeld();
+  void pumpSoon();
   void gatewayEnded();
   void armWrite();
   void sendPending();
@@ -119,7 +120,7 @@ class Link : public std::enable_shared_from_this<Link> {
   bool readArmed_ = false;
   bool writeArmed_ = false;
   bool paused_ = false;
-  bool pumping_ = false;       // a resumption is posted
+  bool pumping_ = false;       // a turn is posted
   bool ended_ = false;         // onEndOfStream was told
   bool wantsDrained_ = false;
   std::optional<Error> broken_;  // why writing failed, while what the gateway still said is read
