@@ -173,6 +173,12 @@ TEST(ProtocolDocument, StatusReports) {
   EXPECT_TRUE(says(report(R"({"StatusItems":{"device.model.family":"Mac"},"Errors":[]})"), Severity::Error, "StatusItems.device.model.family"));
 }
 
+TEST(ProtocolDocument, StatusItemsAlone) {
+  EXPECT_TRUE(protocol(R"({"account":{"list":{"caldav":[{"identifier":"a","_removed":true}]}}})", ProtocolDocument::StatusItems).empty());
+  EXPECT_TRUE(says(protocol(R"({"management":{"declarations":{}}})", ProtocolDocument::StatusItems), Severity::Error, "management.declarations.assets"));
+  for (const char* other : {"{}", R"({"name":"x"})", R"({"device":1})", R"({"device":{},"name":{}})"}) EXPECT_FALSE(protocolDocumentOf(*readJson(asBytes(other))->root.dictionary())) << other;
+}
+
 TEST(ProtocolDocument, WhatServersAnswer) {
   const auto items = [](std::string_view json) { return protocol(json, ProtocolDocument::DeclarationItems); };
   EXPECT_TRUE(items(R"({"DeclarationsToken":"t","Declarations":{"Activations":[{"Identifier":"a","ServerToken":"1"}],"Assets":[],"Configurations":[],"Management":[]}})").empty());

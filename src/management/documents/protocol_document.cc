@@ -66,6 +66,19 @@ void checkDeclarationStates(const plist::Dictionary& declarations, const std::st
   keys.finish();
 }
 
+// One level for each dot of an item's name; leaves may be anything.
+void checkStatusItems(const plist::Dictionary& items, const std::string& path, Report& report) {
+  for (const plist::Entry& entry : items.entries())
+    if (entry.value.dictionary() == nullptr)
+      report.error(plist::childPath(path, shown(entry.key)), fmt::format("is of the type {}; items nest by the dots of their names", entry.value.typeName()));
+  const plist::Value* management = items.find("management");
+  if (management == nullptr || management->dictionary() == nullptr) return;
+  Keys own(*management->dictionary(), plist::childPath(path, "management"), report);
+  if (const plist::Dictionary* declarations = own.dictionary("declarations")) checkDeclarationStates(*declarations, own.pathOf("declarations"), report);
+  if (const plist::Dictionary* capabilities = own.dictionary("client-capabilities"))
+    checkShape(*capabilities, kCapabilityKeys, own.pathOf("client-capabilities"), report);
+}
+
 void checkStatusReport(const plist::Dictionary& document, const std::string& path, Report& report) {
   Keys keys(document, path, report);
   keys.boolean("FullReport");
@@ -80,19 +93,7 @@ void checkStatusReport(const plist::Dictionary& document, const std::string& pat
     }
   const plist::Dictionary* items = keys.dictionary("StatusItems", Need::Required);
   keys.finish();
-  if (items == nullptr) return;
-  // One level for each dot of an item's name; leaves may be anything.
-  const std::string itemsPath = keys.pathOf("StatusItems");
-  for (const plist::Entry& entry : items->entries())
-    if (entry.value.dictionary() == nullptr)
-      report.error(plist::childPath(itemsPath, shown(entry.key)), fmt::format("is of the type {}; items nest by the dots of their names", entry.value.typeName()));
-  const plist::Value* management = items->find("management");
-  if (management == nullptr || management->dictionary() == nullptr) return;
-  const std::string managementPath = plist::childPath(itemsPath, "management");
-  Keys own(*management->dictionary(), managementPath, report);
-  if (const plist::Dictionary* declarations = own.dictionary("declarations")) checkDeclarationStates(*declarations, own.pathOf("declarations"), report);
-  if (const plist::Dictionary* capabilities = own.dictionary("client-capabilities"))
-    checkShape(*capabilities, kCapabilityKeys, own.pathOf("client-capabilities"), report);
+  if (items != nullptr) checkStatusItems(*items, keys.pathOf("StatusItems"), report);
 }
 
 void checkToken(Keys& keys) {
@@ -154,6 +155,7 @@ void checkItems(const plist::Dictionary& document, const std::string& path, Repo
 std::string_view text(ProtocolDocument document) {
   switch (document) {
     case ProtocolDocument::StatusReport: return "a status report";
+    case ProtocolDocument::StatusItems: return "the items of a status report, without the report around them";
     case ProtocolDocument::Tokens: return "a server's answer to `tokens`";
     case ProtocolDocument::DeclarationItems: return "a server's answer to `declaration-items`";
   }
@@ -165,12 +167,18 @@ std::optional<ProtocolDocument> protocolDocumentOf(const plist::Dictionary& docu
   if (document.contains("StatusItems")) return ProtocolDocument::StatusReport;
   if (document.contains("SyncTokens")) return ProtocolDocument::Tokens;
   if (document.contains("DeclarationsToken") || document.contains("Declarations")) return ProtocolDocument::DeclarationItems;
-  return std::nullopt;
+  // The first words of Apple's status items.
+  constexpr std::string_view kItems[] = {"account", "app", "device", "diskmanagement", "management", "mdm", "package", "passcode", "screensharing", "security", "services", "softwareupdate", "test"};
+  const bool items = !document.empty() && std::ranges::all_of(document.entries(), [&](const plist::Entry& entry) {
+    return entry.value.dictionary() != nullptr && std::ranges::find(kItems, entry.key) != std::end(kItems);
+  });
+  return items ? std::optional(ProtocolDocument::StatusItems) : std::nullopt;
 }
 
 void checkProtocolDocument(ProtocolDocument kind, const plist::Dictionary& document, const std::string& path, Report& report) {
   switch (kind) {
     case ProtocolDocument::StatusReport: return checkStatusReport(document, path, report);
+    case ProtocolDocument::StatusItems: return checkStatusItems(document, path, report);
     case ProtocolDocument::Tokens: return checkTokens(document, path, report);
     case ProtocolDocument::DeclarationItems: return checkItems(document, path, report);
   }

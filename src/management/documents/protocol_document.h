@@ -11,7 +11,12 @@
 
 namespace wayleave::management {
 
-enum class ProtocolDocument : uint8_t { StatusReport, Tokens, DeclarationItems };
+enum class ProtocolDocument : uint8_t {
+  StatusReport,
+  StatusItems,  // what stands in a report's StatusItems, alone, as in examples and in stores of servers
+  Tokens,
+  DeclarationItems,
+};
 std::string_view text(ProtocolDocument document);  // "a status report", …
 
 // By its keys; nullopt: something else.
