@@ -23,7 +23,7 @@ check: build ## unit tests (ASan+UBSan, TSan where threads meet), fuzzers for a 
 interop: build ## against servers and programs that no one here wrote
 	@scripts/interop.sh
 
-bench: build ## side by side with real peers; tables and drawing in build/bench
+bench: ## side by side with real peers; tables and drawing in build/bench
 	@scripts/bench.sh
 
 fuzz: ## every fuzzer for SECONDS (default 30)

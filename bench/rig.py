@@ -4,7 +4,7 @@ The gateway is our own cheapest one (gateway.cc), so that the proxy is the limit
 that in real company, HAProxy with an origin behind. The proxy runs on core 0, everything else on core 1. All candidates stand between the same ends, with the same certificates (P-384,
 the gateway demands one of the device) and TLS 1.3. A candidate is told apart by what goes in and what comes out of it:
 
-    plain TCP in, a TLS connection per flow out     haproxy, nginx (stream), nginx with 256 KiB buffers, stunnel
+    plain TCP in, a TLS connection per flow out     haproxy, nginx (stream), nginx with 256 KiB buffers, stunnel, ghostunnel
     CONNECT in, a TLS connection per flow out       haproxy h1
     CONNECT in, shared HTTP/2 out                   haproxy h2, nghttpx h2
     plain TCP in, CONNECT out                       wayleave h1 (a connection per flow), wayleave h2 (shared)
@@ -17,8 +17,10 @@ import contextlib
 import json
 import os
 import plistlib
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
@@ -31,6 +33,26 @@ TLS_PORT, CONNECT_PORT, PLAIN, CONNECTED = 7443, 7444, 9100, 9101
 PROXY_CORE, ENDS_CORE = 0, 1
 # Two descriptors a flow under a limit of 20,000.
 MAX_CONNECTIONS = 9900
+GHOSTUNNEL = Path(os.environ.get("WAYLEAVE_CACHE") or Path.home() / ".cache" / "wayleave") / "go" / "ghostunnel-v1.8.4"
+
+
+def build_ghostunnel() -> None:
+    """Once, outside the source tree, as bench/ghostunnel pins it: Debian has none. Raises with the reason when it cannot be had."""
+    if GHOSTUNNEL.exists():
+        return
+    if not os.environ.get("BENCH_PEERS"):
+        raise lab.LabError("not built yet: BENCH_PEERS=1 builds it, once, in some two minutes")
+    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    if not go:
+        raise lab.LabError("no Go toolchain")
+    GHOSTUNNEL.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        built = Path(work) / "ghostunnel"
+        result = subprocess.run([go, "build", "-o", built, "github.com/ghostunnel/ghostunnel"], cwd=Path(__file__).resolve().parent / "ghostunnel",
+                                capture_output=True, text=True, timeout=240)
+        if result.returncode != 0:
+            raise lab.LabError((result.stderr.strip().splitlines() or ["go build failed"])[-1])
+        shutil.copy(built, GHOSTUNNEL)
 
 
 @dataclass
@@ -177,6 +199,15 @@ socket = r:TCP_NODELAY=1
         self.process(name, PROXY_CORE, "stunnel4", self.work / f"{name}.conf")
         return [name]
 
+    def ghostunnel(self, name: str, port: int) -> list[str]:
+        if reason := os.environ.get("WAYLEAVE_GHOSTUNNEL"):
+            raise lab.LabError(reason)
+        # As the others: one core, no log line per flow.
+        self.process(name, PROXY_CORE, GHOSTUNNEL, "client", "--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{self.tls_port}",
+                     "--override-server-name", "gateway.lab", "--cert", self.work / "device.pem", "--key", self.work / "device.pem", "--cacert",
+                     lab.PKI / "server-ca.crt", "--quiet", "all", env={"GOMAXPROCS": "1"})
+        return [name]
+
     def nghttpx(self, name: str, port: int) -> list[str]:
         (self.work / f"{name}.conf").write_text(f"""
 frontend=127.0.0.1,{port};no-tls
@@ -253,6 +284,7 @@ redsocks {{ local_ip = 127.0.0.1; local_port = {port}; listenq = 4096; ip = 127.
             Candidate("nginx", here(8002), lambda n: self.nginx(n, 8002, "")),
             Candidate("nginx 256k", here(8003), lambda n: self.nginx(n, 8003, "proxy_buffer_size 256k;"), kind="tuned"),
             Candidate("stunnel", here(8004), lambda n: self.stunnel(n, 8004)),
+            Candidate("ghostunnel", here(8012), lambda n: self.ghostunnel(n, 8012), most_flows=1000),  # no tickets: ten thousand would take a minute
             Candidate("haproxy h1", here(8005), lambda n: self.haproxy_connect(n, 8005, False), via_connect=True),
             Candidate("haproxy h2", here(8006), lambda n: self.haproxy_connect(n, 8006, True), via_connect=True, kind="shared"),
             Candidate("nghttpx h2", here(8007), lambda n: self.nghttpx(n, 8007), via_connect=True, kind="shared"),
@@ -301,10 +333,10 @@ redsocks {{ local_ip = 127.0.0.1; local_port = {port}; listenq = 4096; ip = 127.
             tree = {p for p in tree if b"wayleave-proxyd" in Path(f"/proc/{p}/cmdline").read_bytes()}
         return sorted(tree)
 
-    def rss(self, candidate: Candidate) -> float:
-        """KiB, proportionally where pages are shared."""
+    def rss(self, candidate: Candidate, what: str = "Pss") -> float:
+        """KiB: what is resident, proportionally where pages are shared ("Pss"), or all of it ("Rss"). Peers of several processes share much."""
         return sum(int(line.split()[1]) for pid in self.pids(candidate) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-                   if line.startswith("Pss:"))
+                   if line.startswith(f"{what}:"))
 
     def threads(self, candidate: Candidate) -> int:
         return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in self.pids(candidate))

@@ -24,12 +24,13 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
-from rig import Candidate, Rig, lab  # noqa: E402
+from rig import Candidate, Rig, build_ghostunnel, lab  # noqa: E402
 
 # name, mode of the load generator, flows at once
 TIMED = {"down 1": ("down", 1), "down 16": ("down", 16), "up 1": ("up", 1), "up 16": ("up", 16), "new flows": ("rate", 16),
          "exchange 1": ("ping", 1), "exchange 32": ("ping", 32)}
 IDLE = {"idle 1000": 1000, "idle 10000": 10000}
+RELEASE_SECONDS = 16  # docs/operations.md, "Relay": 15 at most
 TRANSPARENT = ["down 1", "up 1", "new flows", "exchange 1", "exchange 32", "idle 1000"]
 PACKAGES = ("haproxy", "nginx-light", "stunnel4", "nghttp2-proxy", "redsocks", "openssl", "libnghttp2-14")
 
@@ -67,20 +68,28 @@ def timed(rig: Rig, candidates: list[Candidate], columns: list[str], rounds: int
     return results
 
 
-def idle(rig: Rig, candidate: Candidate, columns: list[str]) -> dict:
-    """Growth of the resident memory of a fresh process by flows that have had one exchange, and what is left when they are gone."""
-    results = {}
-    fresh = rig.rss(candidate)
+def idle(rig: Rig, candidates: list[Candidate], columns: list[str]) -> dict[str, dict]:
+    """Growth of the resident memory of fresh processes by flows that have had one exchange, and what is left when they are gone: at once, and
+    after the time that Wayleave takes to give back everything (docs/operations.md). All have the same time."""
+    results: dict[str, dict] = {c.name: {} for c in candidates}
+    fresh = {c.name: (rig.rss(c), rig.rss(c, "Rss")) for c in candidates}
     for column in columns:
-        flows = min(IDLE[column], candidate.most_flows)
-        say(f"{column}: {candidate.name}")
-        process, opened = rig.hold(candidate, flows)
-        grown = rig.rss(candidate) - fresh
-        threads = rig.threads(candidate)
-        rig.release(process)
-        time.sleep(1.5)
-        results[column] = {"flows": opened["open"], "KiB per flow": grown / max(1, opened["open"]), "KiB left": rig.rss(candidate) - fresh,
-                           "KiB before": fresh, "threads": threads, "failures": opened["failures"]}
+        for candidate in candidates:
+            flows = min(IDLE[column], candidate.most_flows)
+            say(f"{column}: {candidate.name}")
+            before, before_rss = fresh[candidate.name]
+            process, opened = rig.hold(candidate, flows)
+            grown, grown_rss = rig.rss(candidate) - before, rig.rss(candidate, "Rss") - before_rss
+            threads = rig.threads(candidate)
+            rig.release(process)
+            time.sleep(1.5)
+            results[candidate.name][column] = {
+                "flows": opened["open"], "KiB per flow": grown / max(1, opened["open"]), "RSS KiB per flow": grown_rss / max(1, opened["open"]),
+                "KiB grown": grown, "KiB left": rig.rss(candidate) - before, "KiB before": before, "threads": threads, "failures": opened["failures"]}
+        say(f"{column}: what is kept")
+        time.sleep(RELEASE_SECONDS)
+        for candidate in candidates:
+            results[candidate.name][column]["KiB kept"] = rig.rss(candidate) - fresh[candidate.name][0]
     return results
 
 
@@ -103,7 +112,7 @@ def soak(rig: Rig, candidate: Candidate, flows: int) -> dict:
     held = {"flows": opened["open"], "failures": opened["failures"], "KiB per flow": (rig.rss(candidate) - before) / max(1, opened["open"]),
             "descriptors": descriptors()}
     rig.release(process)
-    time.sleep(2)
+    time.sleep(RELEASE_SECONDS)
     return {"flows": flows, "failures": failures, "seconds": took, "samples": samples, "at once": held | {"KiB left": rig.rss(candidate) - before}}
 
 
@@ -145,11 +154,10 @@ def measure(options, rig: Rig) -> int:
         if not rig.start(candidate):
             continue
         running.append(candidate)
-        # At once, while it is fresh: what bulk leaves behind would hide what flows cost.
-        if idle_columns and not candidate.only:
-            results[candidate.name] |= idle(rig, candidate, idle_columns)
-            if not timed_columns:
-                rig.stop(candidate)
+    # At once, while they are fresh: what bulk leaves behind would hide what flows cost.
+    if idle_columns:
+        for name, more in idle(rig, [c for c in running if not c.only], idle_columns).items():
+            results[name] |= more
     for name, more in timed(rig, running, timed_columns, options.rounds, options.seconds).items():
         results[name] |= more
     say("")
@@ -190,10 +198,15 @@ def main() -> int:
     parser.add_argument("--transparent", action="store_true", help="flows captured by the kernel instead of plain TCP")
     parser.add_argument("--complete", action="store_true", help="fail when a candidate is without a figure in one of the columns")
     parser.add_argument("--soak", action="store_true")
-    parser.add_argument("--soak-flows", type=int, default=1_000_000)
+    parser.add_argument("--soak-flows", type=int, default=1_000_000, help="how many, one after the other, before as many as there can be at once")
     parser.add_argument("--store", type=Path, default=lab.ROOT / "build/bench/data-plane.json")
     options = parser.parse_args()
     options.programs, options.store = options.programs.resolve(), options.store.resolve()
+    if os.environ.get("WAYLEAVE_LAB") != "1" and not options.soak and not options.transparent and "ghostunnel" in (options.candidates or ["ghostunnel"]):
+        try:
+            build_ghostunnel()  # while there is a network
+        except (lab.LabError, OSError, subprocess.TimeoutExpired) as reason:
+            os.environ["WAYLEAVE_GHOSTUNNEL"] = str(reason)
     lab.enter_namespaces()
     work = Path(tempfile.mkdtemp(prefix="wayleave-bench."))
     machine = lab.Lab(work)
