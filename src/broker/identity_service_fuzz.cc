@@ -1,6 +1,8 @@
 // Any request at all, by a caller with every grant: the service must answer each exactly once, and live. The HTTP
-// framing is localapi's (its own fuzzer); here the input is method, path, query, content type and body.
+// framing is localapi's (local_api_fuzz.cc); here the input is method, path, query and body. One identity is there, so
+// that references are resolved, shapes are judged and signatures made: kReference, which the seeds name.
 
+#include <openssl/x509.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +13,8 @@
 
 #include "base/log.h"
 #include "broker/identity_service.h"
+#include "keychain/reference.h"
+#include "keys/software_key.h"
 #include "localapi/url.h"
 
 namespace {
@@ -29,6 +33,7 @@ class TrustingWitness final : public broker::Witness {
     seen.connection = broker::ConnectionFinding::Own;
     return seen;
   }
+  Result<std::string> glance(uid_t, pid_t, int) override { return std::string(); }
 };
 
 class Answer final : public localapi::Responder {
@@ -62,6 +67,48 @@ class Answer final : public localapi::Responder {
   int answers_ = 0;
 };
 
+// "certAAAAAAAAAAAAAAAA", in base64 Y2VydEFBQUFBQUFBQUFBQUFBQUE=.
+constexpr std::array<uint8_t, 16> kUuid = {'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A'};
+
+Bytes certificateFor(ByteView spki) {
+  const uint8_t* cursor = spki.data();
+  const Handle<EVP_PKEY, EVP_PKEY_free> key(d2i_PUBKEY(nullptr, &cursor, static_cast<long>(spki.size())));
+  const Handle<EVP_PKEY, EVP_PKEY_free> signer(EVP_EC_gen("P-256"));
+  const Handle<X509, X509_free> certificate(X509_new());
+  ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), 5);
+  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600);
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600 * 24 * 365L);
+  X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate.get()), "CN", MBSTRING_ASC,
+                             reinterpret_cast<const uint8_t*>("device"), -1, -1, 0);
+  X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate.get()));
+  X509_set_pubkey(certificate.get(), key.get());
+  X509_sign(certificate.get(), signer.get(), EVP_sha256());
+  uint8_t* der = nullptr;
+  const int length = i2d_X509(certificate.get(), &der);
+  Bytes out(der, der + length);
+  OPENSSL_free(der);
+  return out;
+}
+
+// Under a profile's name that no input will hit upon, or it would soon be removed.
+bool install(keychain::Store& store, broker::KeyRing& keys) {
+  const auto made = keys.create("resident", keys::KeyType::EcP384, 0, false);
+  if (!made || !store.beginInstallation("resident")) return false;
+  keychain::IdentityRecord identity;
+  identity.id = identity.keyId = identity.installation = identity.payloadUuid = "resident";
+  identity.keychain = keychain::KeychainKind::DataProtection;
+  identity.uuid = kUuid;
+  identity.reference = keychain::mintDataProtectionReference(keychain::ItemClass::Certificate, kUuid);
+  identity.source = "pkcs12";
+  identity.accessGroup = "g";
+  identity.profileIdentifier = toHex(randomBytes(16));
+  identity.payloadIdentifier = "resident";
+  identity.chain = {certificateFor(made->spki)};
+  return store.addKey({.id = "resident", .installation = "resident", .payloadUuid = "resident", .kind = made->kind,
+                       .spki = made->spki, .blob = made->blob}) &&
+         store.addIdentity(identity) && store.commit("resident", {}) && store.resolve(identity.reference);
+}
+
 struct World {
   std::string folder = [] {
     std::string name = (std::filesystem::temp_directory_path() / "wayleave-fuzz.XXXXXX").string();
@@ -77,7 +124,7 @@ struct World {
       folder + "/none",
       {},
       "[[grant]]\nname='all'\nuser=" + std::to_string(::getuid()) +
-          "\naccess-groups='*'\nusages=['tls-client','digest','sign','list','manage','inspect']\n"};
+          "\naccess-groups='*'\nusages=['tls-client','digest','sign','list','manage','inspect']\nsignatures-per-minute=1000000\n"};
   std::unique_ptr<broker::AuditLog> audit =
       broker::AuditLog::open(folder, clock, {.fileBytes = 65536, .files = 1}).value();
   broker::IdentityService service{{*store, keys, callers, grants, *audit, clock, folder}};
@@ -105,6 +152,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     log::start("fuzz", log::Level::Error);
     static World made;
     (void)made.service.reloadGrants();
+    if (!install(*made.store, made.keys)) __builtin_trap();
     return &made;
   }();
   std::string_view rest(reinterpret_cast<const char*>(data), size);
