@@ -1,7 +1,8 @@
 #pragma once
 
 // One loop, one thread, its own listener, its own tunnels, its own flows. Workers share nothing that is touched per byte or
-// per flow; orders reach a worker by posting to its loop.
+// per HTTP/2 flow (a flow over HTTP/1.1 is a connection: it copies its TLS context and session ticket under a shared lock);
+// orders reach a worker by posting to its loop.
 
 #include <array>
 #include <boost/asio/io_context.hpp>
