@@ -319,7 +319,24 @@ Status Client::announce(bool patiently) {
   });
 }
 
+// What the server installed and is neither there nor on its way went by itself (RemovalDate): it belongs to nobody any more.
+void Client::disownWhatIsGone() {
+  const auto state = snapshot();
+  if (!state || state->managed.empty() || parts_.machine.busy()) return;
+  const auto installed = parts_.machine.profiles(), unfinished = parts_.machine.unfinished();
+  if (!installed || !unfinished) return;
+  std::set<std::string> gone = state->managed;
+  for (const auto* records : {&*installed, &*unfinished})
+    for (const ProfileRecord& record : *records) gone.erase(record.identifier);
+  if (gone.empty()) return;
+  const Status noted = change([&](State& now) {
+    for (const std::string& identifier : gone) now.managed.erase(identifier);
+  });
+  if (!noted) log::failure("cannot note that profiles are gone", noted.error());
+}
+
 Status Client::converse() {
+  disownWhatIsGone();
   const State begun = *snapshot();
   std::string body = begun.unsent.empty() ? answerMessage(parts_.device, {}, {.status = "Idle"}) : begun.unsent;
   std::map<std::string, int> answered;

@@ -96,6 +96,7 @@ class Client {
   Status authenticate(bool patiently);
   Status announce(bool patiently);
   Status converse();
+  void disownWhatIsGone();
   Status declare();
   Status beginLeaving(const std::string& because, bool tellServer);
   Status leave(const management::EnrolmentHooks::Progress& progress);

@@ -284,8 +284,7 @@ TEST_F(MdmClient, LeavesWhenTheServerSaysSoAndTakesAllAlong) {
       state.managed = {"com.example.managed"};
       state.declarative = true;
     });
-    machine_.installed["com.example.managed"] = {};
-    machine_.installed["com.example.local"] = {};
+    for (const char* identifier : {"com.example.managed", "com.example.local"}) machine_.installed[identifier].identifier = identifier;
     const int withdrawn = machine_.withdrawn;
     converse({ending});
     EXPECT_EQ(stage(), "none");
@@ -376,6 +375,27 @@ TEST_F(MdmClient, HoldsToItsRights) {
   EXPECT_EQ(textAt(said[2], "Status"), "Error");
   EXPECT_EQ(textAt(said[3], "Status"), "Acknowledged") << "a server may always end the enrolment";
   EXPECT_EQ(stage(), "none");
+}
+
+TEST_F(MdmClient, WhatWentByItselfBelongsToNobody) {
+  enrolled([](State& state) { state.managed = {"com.example.gone", "com.example.here", "com.example.coming"}; });
+  machine_.installed["com.example.here"].identifier = "com.example.here";
+  machine_.pending.emplace_back().identifier = "com.example.coming";
+  converse({{}});
+  EXPECT_EQ(client_->state()["managedProfiles"], json::array({"com.example.coming", "com.example.here"}));
+  EXPECT_TRUE(client_->mayRemove("com.example.gone"));
+}
+
+TEST_F(MdmClient, TellsAProfileThatIsNotThereFromOneThatIsNotTheServers) {
+  enrolled();
+  machine_.installed["com.example.local"].identifier = "com.example.local";
+  const auto codeOf = [](const plist::Dictionary& answer) { return *answer.find("ErrorChain")->array()->front().dictionary()->find("ErrorCode")->integer(); };
+  plist::Dictionary local, nowhere;
+  local.set("Identifier", "com.example.local");
+  nowhere.set("Identifier", "com.example.nowhere");
+  const auto said = converse({{200, command("C1", "RemoveProfile", local)}, {200, command("C2", "RemoveProfile", nowhere)}, {}});
+  EXPECT_EQ(codeOf(said[1]), 12'013);
+  EXPECT_EQ(codeOf(said[2]), 12'075);
 }
 
 TEST_F(MdmClient, RefusesAProfileOfAnotherKind) {
