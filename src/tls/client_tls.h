@@ -4,7 +4,7 @@
 //
 //   ClientContext   one per (identity certificate, trust, ALPN): SSL_CTX, session tickets, the callback key.
 //   ClientTls       one connection: ciphertext in, ciphertext out, plain text in, plain text out. Sans-IO but for one thing: once
-//                   established it receives for itself, because a copy less per byte is worth the exception.
+//                   established it receives for itself, until the caller's room is full or the socket empty.
 //   HandshakePool   the threads on which handshake steps run, because a step may ask a signer that takes 600 ms. A data
 //                   thread never calls into a step that can sign.
 //
@@ -85,9 +85,9 @@ class ClientTls {
 
   // Ciphertext from the gateway, by copy: for the handshake's few kilobytes.
   virtual void feed(ByteView ciphertext) = 0;
-  // Once Done: read() takes what feed() left and then receives from `socket` itself (non-blocking, owned by the caller), one
-  // record at a time straight into OpenSSL's buffer, which stays in the processor's cache.
-  virtual void receiveFrom(int socket) = 0;
+  // Once Done: read() takes what feed() left and then receives from `socket` itself (non-blocking, owned by the caller) by way
+  // of `batch`, which many connections may share and which must outlive this: it is used only while read() runs.
+  virtual void receiveFrom(int socket, std::span<uint8_t> batch) = 0;
   // The socket is readable: read() may look again after it was Drained.
   virtual void socketReady() = 0;
   virtual SocketInput socketInput() const = 0;

@@ -157,20 +157,21 @@ class ReceivingTest : public ClientTlsTest {
   }
 
   Fd near_, far_;
+  std::array<uint8_t, 8'000> batch_{};  // less than a record
   MemoryServer gatewaySide_{server_};
   std::unique_ptr<ClientTls> client_;
 };
 
 TEST_F(ReceivingTest, ReadsWhatWasFedBeforeAndThenTheSocket) {
   client_->feed(recordsOf("fed, "));
-  client_->receiveFrom(near_.borrow());
+  client_->receiveFrom(near_.borrow(), batch_);
   send(recordsOf("received"));
   EXPECT_EQ(readAllNow(*client_), "fed, received");
   EXPECT_EQ(client_->socketInput().state, SocketInput::State::Drained);
 }
 
 TEST_F(ReceivingTest, LooksAgainOnlyWhenToldThatTheSocketIsReady) {
-  client_->receiveFrom(near_.borrow());
+  client_->receiveFrom(near_.borrow(), batch_);
   EXPECT_EQ(readAllNow(*client_), "");
   send(recordsOf("later"));
   EXPECT_EQ(readAllNow(*client_), "");
@@ -179,7 +180,7 @@ TEST_F(ReceivingTest, LooksAgainOnlyWhenToldThatTheSocketIsReady) {
 }
 
 TEST_F(ReceivingTest, PutsARecordTogetherFromPieces) {
-  client_->receiveFrom(near_.borrow());
+  client_->receiveFrom(near_.borrow(), batch_);
   const std::string text(40'000, 'p');  // three records
   const Bytes records = recordsOf(text);
   std::string got;
@@ -192,7 +193,7 @@ TEST_F(ReceivingTest, PutsARecordTogetherFromPieces) {
 }
 
 TEST_F(ReceivingTest, FillsTheRoomAndKeepsTheRest) {
-  client_->receiveFrom(near_.borrow());
+  client_->receiveFrom(near_.borrow(), batch_);
   send(recordsOf(std::string(40'000, 'r')));
   std::vector<uint8_t> room(25'000);
   const auto first = client_->read(room);
@@ -204,7 +205,7 @@ TEST_F(ReceivingTest, FillsTheRoomAndKeepsTheRest) {
 }
 
 TEST_F(ReceivingTest, TellsAnEndFromAnOrderlyOne) {
-  client_->receiveFrom(near_.borrow());
+  client_->receiveFrom(near_.borrow(), batch_);
   send(recordsOf("last"));
   far_.reset();
   EXPECT_EQ(readAllNow(*client_), "last");
@@ -215,7 +216,7 @@ TEST_F(ReceivingTest, TellsAnEndFromAnOrderlyOne) {
 }
 
 TEST_F(ReceivingTest, TellsWhyTheSocketBroke) {
-  client_->receiveFrom(near_.borrow());
+  client_->receiveFrom(near_.borrow(), batch_);
   near_.reset();
   EXPECT_EQ(readAllNow(*client_), "");
   EXPECT_EQ(client_->socketInput().state, SocketInput::State::Broken);
@@ -223,7 +224,7 @@ TEST_F(ReceivingTest, TellsWhyTheSocketBroke) {
 }
 
 TEST_F(ReceivingTest, ReportsARecordThatWasTamperedWith) {
-  client_->receiveFrom(near_.borrow());
+  client_->receiveFrom(near_.borrow(), batch_);
   Bytes records = recordsOf("secret");
   records.back() ^= 1;
   send(records);

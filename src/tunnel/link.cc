@@ -17,6 +17,8 @@ namespace {
 using boost::asio::ip::tcp;
 using boost::system::error_code;
 
+// What one link hands over before others on the loop get their turn.
+constexpr size_t kTurnBytes = WorkerBuffers::kPlainBytes - WorkerBuffers::kReceiveBytes;
 // An h1 tunnel has no PING: the kernel's keepalive finds a black hole after 60 + 4 * 15 s, well inside the usual ten
 // minutes after which load balancers forget a quiet connection.
 constexpr int kKeepaliveIdleSeconds = 60;
@@ -190,7 +192,7 @@ void Link::stepDone(tls::HandshakeState state) {
   context_.reset();
   resumed_ = tls_->resumed();
   tls_->borrowFrom(buffers_->chunks);
-  tls_->receiveFrom(socket_.native_handle());
+  tls_->receiveFrom(socket_.native_handle(), {buffers_->cipher.get(), WorkerBuffers::kReceiveBytes});
   const auto self = shared_from_this();
   events_->onEstablished();
   if (phase_ != Phase::Open) return;
@@ -204,9 +206,9 @@ void Link::awaitHandshakeBytes() {
 }
 
 void Link::readHandshakeBytes() {
-  const ssize_t got = ::recv(socket_.native_handle(), buffers_->handshake.get(), WorkerBuffers::kHandshakeBytes, 0);
+  const ssize_t got = ::recv(socket_.native_handle(), buffers_->cipher.get(), WorkerBuffers::kReceiveBytes, 0);
   if (got > 0) {
-    tls_->feed({buffers_->handshake.get(), static_cast<size_t>(got)});
+    tls_->feed({buffers_->cipher.get(), static_cast<size_t>(got)});
     submitStep(false);
   } else if (got == 0) {
     handshakeFailed(closedEarly("the gateway closed the connection during the TLS handshake"));
@@ -268,7 +270,8 @@ void Link::readable() {
 bool Link::pump() {
   const auto self = shared_from_this();
   if (!pumpHeld()) return false;
-  bool handedOver = false, turnOver = false;
+  size_t handedOver = 0;
+  bool turnOver = false;
   while (!turnOver) {
     const std::span<uint8_t> plain(buffers_->plain.get(), WorkerBuffers::kPlainBytes);
     auto got = tls_->read(plain);
@@ -277,8 +280,8 @@ bool Link::pump() {
       return false;
     }
     if (*got == 0) break;
-    handedOver = true;
-    turnOver = *got == plain.size();
+    handedOver += *got;
+    turnOver = handedOver >= kTurnBytes;
     const size_t taken = events_->onPlain(plain.first(*got));
     if (phase_ != Phase::Open) return false;
     if (taken < *got) {
@@ -287,7 +290,7 @@ bool Link::pump() {
       break;
     }
   }
-  if (handedOver) {
+  if (handedOver > 0) {
     events_->onBatchEnd();
     if (phase_ != Phase::Open) return false;
   }
@@ -297,7 +300,7 @@ bool Link::pump() {
     gatewayEnded();
     return false;
   }
-  // OpenSSL may have more that no readiness of the socket will tell of.
+  // There may be more that no readiness of the socket will tell of.
   if (turnOver) pumpSoon();
   return !turnOver;
 }

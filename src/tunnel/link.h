@@ -3,7 +3,7 @@
 // One TLS connection to the gateway on a loop: dials, shakes hands (in the HandshakePool), then moves batches between the
 // socket and whoever speaks HTTP over it.
 //
-// Down: record by record from the socket into the worker's shared buffer until that is full or the socket empty, handed over
+// Down: batches from the socket, decrypted into the worker's shared buffer until that is full or the socket empty, handed over
 // in one piece; what is not taken is kept and reading stops. Up: write() encrypts at once, flush() sends everything with one
 // system call. Idle, a link owns a descriptor, OpenSSL's state and no buffer.
 
