@@ -74,9 +74,16 @@ bool KeptConnections::inherited() const { return ::getpid() != process_; }
 Result<KeptConnections::Turn> KeptConnections::take(Steady deadline) {
   if (inherited()) return Turn(nullptr, Fd{});
   std::unique_lock lock(state_->mutex);
-  if (!state_->freed.wait_until(lock, deadline, [&] { return state_->taken < most_; }))
-    return fail(Reason::DeadlineExceeded, "other calls of this program kept every connection busy until the deadline");
-  ++state_->taken;
+  if (state_->taken < most_) {
+    ++state_->taken;
+  } else {
+    Waiter self;
+    state_->line.push_back(&self);
+    if (!self.wake.wait_until(lock, deadline, [&] { return self.served; })) {
+      std::erase(state_->line, &self);
+      return fail(Reason::DeadlineExceeded, "other calls of this program kept every connection busy until the deadline");
+    }
+  }
   Turn turn(this, Fd{});
   while (!state_->idle.empty() && !turn.socket_) {
     Fd socket = std::move(state_->idle.back());
@@ -100,8 +107,14 @@ KeptConnections::Turn::~Turn() {
   if (socket_ && (!kept_ || unlisted_)) use(Fd{});
   const std::lock_guard lock(owner_->state_->mutex);
   if (socket_) owner_->state_->idle.push_back(std::move(socket_));
-  --owner_->state_->taken;
-  owner_->state_->freed.notify_one();
+  if (owner_->state_->line.empty()) {
+    --owner_->state_->taken;
+    return;
+  }
+  Waiter* const next = owner_->state_->line.front();
+  owner_->state_->line.pop_front();
+  next->served = true;
+  next->wake.notify_one();
 }
 
 }  // namespace wayleave::localapi

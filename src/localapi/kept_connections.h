@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include <condition_variable>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -51,13 +52,17 @@ class KeptConnections {
     bool kept_ = false;
     bool unlisted_ = false;  // the child of a fork would not close it: so it is not kept
   };
-  // Waits until fewer than `most` turns are taken. Thread-safe. Errors: DeadlineExceeded.
+  // Waits until fewer than `most` turns are taken, first come first served. Thread-safe. Errors: DeadlineExceeded.
   Result<Turn> take(Steady deadline);
 
  private:
+  struct Waiter {
+    std::condition_variable wake;
+    bool served = false;  // the turn that ended is this one's: `taken` counts it already
+  };
   struct State {
     std::mutex mutex;
-    std::condition_variable freed;
+    std::deque<Waiter*> line;
     size_t taken = 0;
     std::vector<Fd> idle;  // the last one used last: few callers keep few connections alive
   };
