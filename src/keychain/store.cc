@@ -152,6 +152,12 @@ class SqliteStore final : public Store {
       const Result<KeyRecord> key = findKey(identity.keyId);
       if (!key) return std::unexpected(key.error());
       if (const Status paired = checkCertificateHasKey(identity.chain.front(), key->spki); !paired) return paired;
+      // A key is for one identity of an installation. Whoever got no answer binds again: the one nobody heard of goes.
+      if (const Status unheard = database_.run(
+              "DELETE FROM identities WHERE installation = ? AND key_id = ? AND state = 'staged' AND id != ?",
+              identity.installation, identity.keyId, identity.id);
+          !unheard)
+        return unheard;
       const Status added = database_.run(
           fmt::format("INSERT INTO identities ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                       kIdentityColumns),

@@ -72,7 +72,8 @@ class Store {
   // (keys::StoreAge).
   virtual Result<bool> holdsSealedKeys() = 0;
   virtual Result<std::optional<KeyRecord>> keyFor(std::string_view installation, std::string_view payloadUuid) = 0;
-  // Staged under a pending installation, whatever `state` says. Errors: Conflict (no such installation is pending),
+  // Staged under a pending installation, whatever `state` says; in the place of one staged there before with the same key.
+  // Errors: Conflict (no such installation is pending),
   // NotFound (its key), KeyMismatch (the leaf is for another key), Duplicate (the id), BadInput (no chain or one beyond
   // 16 certificates of 64 KiB, a `reference` that does not name this leaf or row).
   virtual Status addIdentity(const IdentityRecord& identity) = 0;

@@ -250,6 +250,22 @@ TEST_F(StoreTest, ReinstallingTheSameCertificateKeepsItsReferenceWorking) {
   EXPECT_EQ(store_->resolve(old.identity.reference)->id, "identity-new");
 }
 
+// managementd was killed between the bind and noting its answer, bound again after the restart, and both were committed.
+TEST_F(StoreTest, BugACertificateBoundAgainAfterACrashWasASecondIdentity) {
+  Fixture first = stage("I1", "first", "profile");
+  IdentityRecord again = first.identity;
+  again.id = "identity-again";
+  again.chain = {certify(first.pkey.get(), Bytes{0x48, 0x02}, ca_.get())};
+  again.reference = mint(again);
+  ASSERT_TRUE(store_->addIdentity(again));
+  EXPECT_EQ(store_->addIdentity(again).error().reason, Reason::Duplicate);
+  ASSERT_TRUE(store_->commit("I1", {}));
+  const auto identities = store_->identities();
+  ASSERT_EQ(identities->size(), 1u);
+  EXPECT_EQ(identities->front().id, "identity-again");
+  EXPECT_EQ(store_->resolve(first.identity.reference).error().reason, Reason::NotFound);
+}
+
 TEST_F(StoreTest, AKeyThatARemainingIdentityUsesStays) {
   const Fixture old = install("I1", "old", "profile");
   Fixture next = make("I2", "new", "profile", Bytes{9});
