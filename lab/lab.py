@@ -399,6 +399,11 @@ netdb_filename none
         # The rules, not the table alone: it is claimed first, before the routes that the rules need.
         return "tproxy" in self.inside("device", "nft", "list", "ruleset").stdout
 
+    def carrying(self) -> bool:
+        """Capture is on and every identity at hand. In between a flow is refused, since it may not pass without its gateway."""
+        answer = self.inside("device", "curl", "-s", "--unix-socket", self.runtime / "proxy.sock", "http://proxy/v1/status", check=False).stdout
+        return self.capture_active() and all(c["identity"]["state"] == "ready" for c in json.loads(answer)["configurations"])
+
     def close(self) -> None:
         for name in reversed(list(self.processes)):
             with contextlib.suppress(LabError):

@@ -2,7 +2,6 @@
 // framing is localapi's (local_api_fuzz.cc); here the input is method, path, query and body. One identity is there, so
 // that references are resolved, shapes are judged and signatures made: kReference, which the seeds name.
 
-#include <openssl/x509.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include <mutex>
 
 #include "base/log.h"
+#include "broker/certificate_test_support.h"
 #include "broker/identity_service.h"
 #include "keychain/reference.h"
 #include "keys/software_key.h"
@@ -70,26 +70,6 @@ class Answer final : public localapi::Responder {
 // "certAAAAAAAAAAAAAAAA", in base64 Y2VydEFBQUFBQUFBQUFBQUFBQUE=.
 constexpr std::array<uint8_t, 16> kUuid = {'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A', 'A'};
 
-Bytes certificateFor(ByteView spki) {
-  const uint8_t* cursor = spki.data();
-  const Handle<EVP_PKEY, EVP_PKEY_free> key(d2i_PUBKEY(nullptr, &cursor, static_cast<long>(spki.size())));
-  const Handle<EVP_PKEY, EVP_PKEY_free> signer(EVP_EC_gen("P-256"));
-  const Handle<X509, X509_free> certificate(X509_new());
-  ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), 5);
-  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600);
-  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600 * 24 * 365L);
-  X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate.get()), "CN", MBSTRING_ASC,
-                             reinterpret_cast<const uint8_t*>("device"), -1, -1, 0);
-  X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate.get()));
-  X509_set_pubkey(certificate.get(), key.get());
-  X509_sign(certificate.get(), signer.get(), EVP_sha256());
-  uint8_t* der = nullptr;
-  const int length = i2d_X509(certificate.get(), &der);
-  Bytes out(der, der + length);
-  OPENSSL_free(der);
-  return out;
-}
-
 // Under a profile's name that no input will hit upon, or it would soon be removed.
 bool install(keychain::Store& store, broker::KeyRing& keys) {
   const auto made = keys.create("resident", keys::KeyType::EcP384, 0, false);
@@ -103,7 +83,7 @@ bool install(keychain::Store& store, broker::KeyRing& keys) {
   identity.accessGroup = "g";
   identity.profileIdentifier = toHex(randomBytes(16));
   identity.payloadIdentifier = "resident";
-  identity.chain = {certificateFor(made->spki)};
+  identity.chain = {broker::certificateForSpki(made->spki, 5)};
   return store.addKey({.id = "resident", .installation = "resident", .payloadUuid = "resident", .kind = made->kind,
                        .spki = made->spki, .blob = made->blob}) &&
          store.addIdentity(identity) && store.commit("resident", {}) && store.resolve(identity.reference);

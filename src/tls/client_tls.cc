@@ -8,7 +8,6 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-
 #include <sys/socket.h>
 
 #include <algorithm>

@@ -3,8 +3,8 @@
 // TLS to the gateway, driven on our own buffers (memory BIO), with a private key that lives elsewhere.
 //
 //   ClientContext   one per (identity certificate, trust, ALPN): SSL_CTX, session tickets, the callback key.
-//   ClientTls       one connection: ciphertext in, ciphertext out, plain text in, plain text out. Sans-IO but for one thing: once
-//                   established it receives for itself, until the caller's room is full or the socket empty.
+//   ClientTls       one connection: ciphertext in, ciphertext out, plain text in, plain text out. Sans-IO but for one
+//                   thing: once established it receives for itself, until the caller's room is full or the socket empty.
 //   HandshakePool   the threads on which handshake steps run, because a step may ask a signer that takes 600 ms. A data
 //                   thread never calls into a step that can sign.
 //
@@ -106,8 +106,8 @@ class ClientTls {
   // Once Done, on the loop: big output blocks come from the worker's cache, which must outlive this.
   virtual void borrowFrom(ChunkCache& cache) = 0;
 
-  // After Done. read(): plain text into `out`, as much as there is room for; 0 = nothing now. Errors: GatewayRefusedCertificate (TLS 1.3 servers say so on
-  // the first read), GatewayTlsFailed. endOfStream(): close_notify came.
+  // After Done. read(): plain text into `out`, as much as there is room for; 0 = nothing now. Errors:
+  // GatewayRefusedCertificate (TLS 1.3 servers say so on the first read), GatewayTlsFailed. endOfStream(): close_notify came.
   virtual Result<size_t> read(std::span<uint8_t> out) = 0;
   virtual bool endOfStream() const = 0;
   // Encrypts all of `plain` into the output buffer, in full records of 16 KiB and a last one with the rest: bound it by

@@ -157,6 +157,16 @@ def expect_end_within_a_second(world, gateway, flows, how, outcome: str) -> None
     assert outcomes == {outcome}, outcomes
 
 
+def begin_with_tpm(world) -> tuple[d.ScriptedGateway, str]:
+    """begin(), with an attested identity in a software TPM, whose address it returns, too."""
+    tcti = world.lab.start_tpm()
+    world.lab.start_issuer()
+    gateway = d.ScriptedGateway(world)
+    world.start("--identity-arg", f"--tcti={tcti}", "--proxy-arg=--workers=1")
+    world.install(world.profile(changed_vendor(GatewayProtocol="h2"), example=scenarios_acme.ACME))
+    return gateway, tcti
+
+
 def test_a_removed_identity_ends_its_tunnels_within_a_second_and_flows_say_why(world):
     gateway = begin(world)
     flows = d.connect(d.ECHO, 50)
@@ -195,11 +205,7 @@ def test_a_withdrawn_grant_ends_tunnels_within_a_second_until_it_is_given_again(
 
 
 def test_a_key_lost_in_the_tpm_ends_its_tunnels_within_a_second(world):
-    tcti = world.lab.start_tpm()
-    world.lab.start_issuer()
-    gateway = d.ScriptedGateway(world)
-    world.start("--identity-arg", f"--tcti={tcti}", "--proxy-arg=--workers=1")
-    world.install(world.profile(changed_vendor(GatewayProtocol="h2"), example=scenarios_acme.ACME))
+    gateway, tcti = begin_with_tpm(world)
     flows = d.connect(d.ECHO, 50)
     d.exchange_all(flows)
     reference = world.lab.wayleave_json("identity", "list")["identities"][0]["reference"]
@@ -215,11 +221,7 @@ def test_a_key_lost_in_the_tpm_ends_its_tunnels_within_a_second(world):
 
 
 def test_a_renewal_in_the_middle_of_a_bulk_transfer_loses_no_byte(world):
-    tcti = world.lab.start_tpm()
-    world.lab.start_issuer()
-    gateway = d.ScriptedGateway(world)
-    world.start("--identity-arg", f"--tcti={tcti}", "--proxy-arg=--workers=1")
-    world.install(world.profile(changed_vendor(GatewayProtocol="h2"), example=scenarios_acme.ACME))
+    gateway, _ = begin_with_tpm(world)
     download = d.Download(160, rate=4e6)
     eventually(lambda: download.received > 5, 10, "the download to run")
     first = gateway.open_connections()[0]["serial"]
@@ -252,7 +254,7 @@ def test_sigterm_under_load_lets_flows_finish_and_sigkill_leaves_no_rule(world):
     stopping.join(30)
     world.expect_no_trace()
     world.start("--proxy-arg=--workers=1")
-    eventually(world.lab.capture_active, 10, "capture")
+    eventually(world.lab.carrying, 10, "rules and identity to come back")
     flows = d.connect(d.ECHO, 50)
     d.exchange_all(flows)
     os.kill(world.pid("wayleave-proxyd"), signal.SIGKILL)

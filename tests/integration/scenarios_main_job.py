@@ -133,7 +133,7 @@ def test_everything_survives_a_restart(world):
     world.expect_no_trace()
     world.start()
     assert world.inventory() == before
-    eventually(world.lab.capture_active, 10, "the rules to come back")
+    eventually(world.lab.carrying, 10, "rules and identity to come back")
     world.expect_origin()
 
 

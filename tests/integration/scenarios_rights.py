@@ -133,7 +133,7 @@ def test_everything_killed_leaves_no_table_and_the_next_start_cleans_up(world):
             pass
     eventually(lambda: not world.lab.capture_active(), 5, "the kernel to remove the table with its owner")
     world.start()
-    eventually(world.lab.capture_active, 10, "the rules to come back")
+    eventually(world.lab.carrying, 10, "rules and identity to come back")
     world.expect_origin()
 
 
