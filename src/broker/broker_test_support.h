@@ -13,14 +13,31 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/file.h"
 #include "base/owned.h"
+#include "broker/witness.h"
 #include "localapi/peer.h"
 
 namespace wayleave::broker {
+
+// Looks from this very process, which may see its children.
+class DirectWitness final : public Witness {
+ public:
+  DirectWitness() : sockets_(SocketDiagnosis::open()) {}
+  Result<Observation> observe(uid_t, pid_t pid, int pidfd, ino_t connection) override {
+    const std::lock_guard lock(mutex_);
+    return broker::observe(pid, pidfd, connection, sockets_);
+  }
+  Result<std::string> glance(uid_t, pid_t pid, int descriptor) override { return standingOf(pid, descriptor); }
+
+ private:
+  std::mutex mutex_;
+  SocketDiagnosis sockets_;
+};
 
 class TemporaryFolder {
  public:

@@ -199,6 +199,7 @@ Result<Verdict> CallerVerifier::judge(const localapi::Peer& peer) {
   }
   if (!peer.pidfd) return verdict;
 
+  const Steady began = clock_.now();
   const Result<Observation> seen = witness_.observe(peer.uid, peer.pid, peer.pidfd.borrow(), peer.connection);
   if (!seen) return propagate(seen.error());
   if (!seen->alive) {
@@ -219,7 +220,7 @@ Result<Verdict> CallerVerifier::judge(const localapi::Peer& peer) {
             : "the process that connected ended while it was examined");
   // A digest that was refused for the moment must be asked for again.
   if (alive && !seen->standing.empty() && verdict[ConditionName::Digest].held)
-    peer.remembered = LastLook{verdict, seen->descriptor, seen->standing, clock_.now() + kLookAgain};
+    peer.remembered = LastLook{verdict, seen->descriptor, seen->standing, began + kLookAgain};
   return verdict;
 }
 

@@ -32,6 +32,7 @@ constexpr size_t kMostMountBytes = 4 * 1024 * 1024;
 constexpr size_t kMostCodeFiles = 512;
 constexpr size_t kMostDescriptors = 65536;
 constexpr size_t kMostVariableChars = 200;
+constexpr size_t kMostLoaderVariables = 16;
 constexpr std::array<std::string_view, 3> kLoaderVariables = {"LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH"};
 
 using Folder = Handle<DIR, closedir>;
@@ -191,6 +192,7 @@ void readEnvironment(const Fd& process, Observation& seen) {
     if (equals != std::string_view::npos && equals + 1 < entry.size() &&
         std::ranges::find(kLoaderVariables, entry.substr(0, equals)) != kLoaderVariables.end())
       seen.loaderVariables.emplace_back(entry.substr(0, kMostVariableChars));
+    if (seen.loaderVariables.size() == kMostLoaderVariables) break;  // one refuses
     if (end == std::string_view::npos) break;
     rest.remove_prefix(end + 1);
   }

@@ -64,8 +64,8 @@ struct Observation {
   std::string standing;
 };
 
-// Finds the other end of a unix connection by inode, through a netlink socket opened beforehand (identityd may not open
-// one later). Sees connections made in the network namespace it was opened in.
+// Finds the other end of a unix connection by inode, through a netlink socket opened beforehand (a witness may not
+// open one later). Sees connections made in the network namespace it was opened in.
 class SocketDiagnosis {
  public:
   static SocketDiagnosis open();  // a kernel without unix_diag: every answer is 0

@@ -3,8 +3,6 @@
 // Who looks at callers, as the rest of the broker sees it. identityd has others look (witness_pool.h): reading another
 // user's /proc takes rights that the process with the keys must not have.
 
-#include <mutex>
-
 #include "base/result.h"
 #include "broker/observation.h"
 
@@ -19,21 +17,6 @@ class Witness {
   virtual Result<Observation> observe(uid_t uid, pid_t pid, int pidfd, ino_t connection) = 0;
   // Does what was observed of a connection still stand? standingOf(), and its conditions; errors as observe().
   virtual Result<std::string> glance(uid_t uid, pid_t pid, int descriptor) = 0;
-};
-
-// Looks from this very process: for tests, and for programs that may see their callers anyway.
-class DirectWitness final : public Witness {
- public:
-  DirectWitness() : sockets_(SocketDiagnosis::open()) {}
-  Result<Observation> observe(uid_t, pid_t pid, int pidfd, ino_t connection) override {
-    const std::lock_guard lock(mutex_);
-    return broker::observe(pid, pidfd, connection, sockets_);
-  }
-  Result<std::string> glance(uid_t, pid_t pid, int descriptor) override { return standingOf(pid, descriptor); }
-
- private:
-  std::mutex mutex_;
-  SocketDiagnosis sockets_;
 };
 
 }  // namespace wayleave::broker

@@ -185,7 +185,8 @@ WitnessPool::Answer WitnessPool::ask(Post& post, WitnessQuestion question, int p
                                   "it hangs in exec, or a file system that it uses does")};
   Result<Packet> packet = receivePacket(post.channel.borrow(), limit);
   if (!packet || packet->bytes.empty()) return {Ending::Gone, nobodyLooks("a witness has stopped")};
-  return {Ending::Answered, answerTo(question, std::move(*packet))};
+  Result<Packet> answer = answerTo(question, std::move(*packet));
+  return {answer ? Ending::Answered : Ending::Gone, std::move(answer)};  // whoever answers another question is broken
 }
 
 Result<Packet> WitnessPool::put(uid_t uid, WitnessQuestion question, int pidfd, size_t limit) {

@@ -24,6 +24,7 @@
 #include <condition_variable>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "base/clock.h"

@@ -122,6 +122,19 @@ TEST_F(WitnessPoolTest, SeesWhatWeSee) {
     EXPECT_EQ(direct.conditions[index].held, verdict->conditions[index].held) << verdict->conditions[index].sentence;
 }
 
+// What was to be told of such a process did not fit into an answer; the witness ended over it, and identityd with the witness.
+TEST_F(WitnessPoolTest, BugThousandsOfLoaderVariablesEndedTheBroker) {
+  const Result<std::unique_ptr<WitnessPool>> pool = WitnessPool::start({});
+  ASSERT_TRUE(pool) << pool.error().message;
+  CallerVerifier through(**pool, clock, owners);
+  const std::vector<std::string> variables(3000, "LD_LIBRARY_PATH=" + std::string(150, '\1'));
+  const Child child(program, {"connect", socket.path(), "cloexec"}, variables);
+  const Result<Verdict> verdict = through.verify(socket.accept().peer);
+  ASSERT_TRUE(verdict) << verdict.error().message;
+  EXPECT_FALSE((*verdict)[ConditionName::LoaderVariables].held);
+  EXPECT_FALSE((*pool)->lost());
+}
+
 TEST_F(WitnessPoolTest, TwoCapabilitiesAreEnoughForAnotherUsersCaller) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to be two users";
   const sandbox::Account account{.uid = 64101, .gid = 64101, .groups = {}};

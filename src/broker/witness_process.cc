@@ -107,6 +107,14 @@ void serve(int channel, Look look, SocketDiagnosis sockets) {
       answer["codeProblem"] = "it has mapped too many files of code";
       text = localapi::dump(answer);
     }
+    // What a process makes of itself must not end whoever looks at it, and the broker with it.
+    if (text.size() > kMostAnswerBytes - 4096) {
+      Observation little;
+      little.alive = seen.alive;
+      little.imageProblem = "there is too much to tell of it";
+      seen = std::move(little);
+      text = localapi::dump(toJson(seen));
+    }
     if (!reply(text, seen.image ? seen.image.borrow() : -1)) return;
   }
 }
