@@ -118,11 +118,7 @@ Status AuditLog::append(const AuditEntry& entry) {
     if (Status recovered = recover(); !recovered) return recovered;
   if (size_ >= limits_.fileBytes)
     if (const Status rotated = rotate(); !rotated) return rotated;
-  if (Status written = writeLine(entry); !written) return written;
-  // Where a forger with our rights cannot reach: the system's log.
-  log::info("audit",
-            {{"seq", std::to_string(sequence_)}, {"event", entry.event}, {"outcome", entry.outcome}, {"hash", hash_}});
-  return {};
+  return writeLine(entry);
 }
 
 Status AuditLog::recover() {
@@ -171,6 +167,9 @@ Status AuditLog::writeLine(const AuditEntry& entry) {
   writeHead();
   dirty_ = true;
   wake_.notify_one();
+  // Where a forger with our rights cannot reach: the system's log.
+  log::info("audit",
+            {{"seq", std::to_string(sequence_)}, {"event", entry.event}, {"outcome", entry.outcome}, {"hash", hash_}});
   return {};
 }
 
@@ -233,19 +232,26 @@ void AuditLog::syncLoop(std::stop_token stop) {
   constexpr std::chrono::seconds kInterval{1};
   while (!stop.stop_requested()) {
     Fd copy;  // rotation may close ours meanwhile
-    uint64_t upTo = 0;
+    uint64_t from = 0, upTo = 0;
     {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, stop, [&] { return dirty_; });
       if (stop.stop_requested()) return;
-      dirty_ = false;
-      upTo = sequence_;
       copy = Fd::adopt(::fcntl(file_.borrow(), F_DUPFD_CLOEXEC, 3));
+      if (!copy) {  // out of descriptors, which says nothing about the disk
+        wake_.wait_for(lock, stop, kInterval, [] { return false; });
+        continue;
+      }
+      dirty_ = false;
+      from = synced_;
+      upTo = sequence_;
     }
     const int error = limits_.sync(copy.borrow()) == 0 ? 0 : errno;
     std::unique_lock lock(mutex_);
     if (error != 0 && syncError_ == 0) {
       syncError_ = error;
+      // The kernel says it once: a rotation may have heard nothing of it since.
+      synced_ = std::min(synced_, from);
       log::failure("lines of the audit log may be lost: nothing is signed until the disk takes them again",
                    errnoError(error, "bring the audit log to the disk"));
     } else if (error == 0 && syncError_ == 0) {

@@ -13,7 +13,8 @@
 // Order is by number, so a clock that jumps does no harm. A line is in the kernel when append() returns and on disk
 // within a second: a power failure can take the last second's lines, and `audit.head` with them. Once a line could not
 // be brought to the disk, append() fails until the disk takes lines again: better no signature than one nobody knows
-// of. The kernel reports such a loss once and then forgets the lines, so a line is added that names them. Files: audit.log, then audit.log.1 … after rotation; the chain goes on from file to file.
+// of. The kernel reports such a loss once and then forgets the lines, so a line is added that names them. Files:
+// audit.log, then audit.log.1 … after rotation; the chain goes on from file to file.
 
 #include <unistd.h>
 
