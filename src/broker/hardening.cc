@@ -7,9 +7,8 @@
 #include <string_view>
 
 #include "base/log.h"
-#include "sandbox/landlock.h"
+#include "sandbox/daemons.h"
 #include "sandbox/privileges.h"
-#include "sandbox/seccomp.h"
 
 namespace wayleave::broker {
 namespace {
@@ -34,34 +33,27 @@ Status harden(const HardeningOptions& options) {
   if (CRYPTO_secure_malloc_init(kLockedBytes, kLeastLockedPiece) != 1)
     log::warn("private keys may be swapped out: memory could not be locked", {{"hint", "raise LimitMEMLOCK"}});
 
-  sandbox::FilePolicy files;
-  files.paths = {{options.stateFolder, true},
-                 {options.socketFolder, true},
-                 {options.grantsFolder, false},
-                 // Users and groups of grants; OpenSSL's configuration; libraries that are loaded on demand (OpenSSL's
-                 // legacy provider for old PKCS#12 files, the TSS's transport).
-                 {"/etc/passwd", false},
-                 {"/etc/group", false},
-                 {"/etc/ssl", false},
-                 {"/etc/localtime", false},
-                 {"/etc/ld.so.cache", false},
-                 {"/usr", false},
-                 {"/lib", false},
-                 {"/lib64", false},
-                 {"/proc/self", false},
-                 {"/dev/null", true},
-                 {"/dev/urandom", false}};
-  if (const std::string device = deviceOf(options.tcti); !device.empty()) files.paths.push_back({device, true});
-  const Result<int> landlock = sandbox::restrictFiles(files);
-  if (!landlock) return propagate(landlock.error());
-  if (*landlock == 0) log::warn("this kernel has no Landlock: file modes alone keep the daemon to its folder");
-
-  const sandbox::SyscallPolicy calls{
+  sandbox::Confinement confinement;
+  confinement.files.paths = {{options.stateFolder, true},
+                             {options.socketFolder, true},
+                             {options.grantsFolder, false},
+                             // Users and groups of grants; OpenSSL's configuration; libraries that are loaded on demand (OpenSSL's
+                             // legacy provider for old PKCS#12 files, the TSS's transport).
+                             {"/etc/passwd", false},
+                             {"/etc/group", false},
+                             {"/etc/ssl", false},
+                             {"/etc/localtime", false},
+                             {"/etc/ld.so.cache", false},
+                             {"/usr", false},
+                             {"/lib", false},
+                             {"/lib64", false},
+                             {"/proc/self", false},
+                             {"/dev/null", true},
+                             {"/dev/urandom", false}};
+  if (const std::string device = deviceOf(options.tcti); !device.empty()) confinement.files.paths.push_back({device, true});
+  confinement.calls = {
       .socketFamilies = {AF_UNIX}, .processes = false, .writesFiles = true, .also = {SYS_wait4}};  // buries the witnesses' keeper
-  if (Status done = sandbox::restrictSystemCalls(calls); !done) return done;
-  log::info("hardened", {{"landlock", std::to_string(*landlock)},
-                         {"seccomp", sandbox::enforcesAllowList() ? "allow-list" : "deny-list (sanitizer build)"}});
-  return {};
+  return sandbox::confine(confinement);
 }
 
 }  // namespace wayleave::broker

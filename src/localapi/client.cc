@@ -171,9 +171,8 @@ Result<ClientResponse> Client::callBy(Steady deadline, std::string_view method, 
 }
 
 Result<ClientResponse> Client::callKept(Steady deadline, std::string_view method, std::string_view path,
-                                        std::string_view body, std::string_view contentType) const {
-  if (!kept_) return callBy(deadline, method, path, body, contentType);
-  Result<std::string> request = requestBytes(method, path, body, contentType, {});
+                                        std::string_view body) const {
+  Result<std::string> request = requestBytes(method, path, body, "application/json", {});
   if (!request) return propagate(request.error());
   request->append(body);  // one write: the daemon wakes once
   Result<KeptConnections::Turn> turn = kept_->take(deadline);

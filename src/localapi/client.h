@@ -23,7 +23,7 @@ struct ClientResponse {
 
 class Client {
  public:
-  // `kept`: for callKept(); without it, that is callBy().
+  // `kept`: for callKept(), which must not be called without. Shared, because clients of one program share a daemon's bound.
   explicit Client(std::string socketPath, std::chrono::milliseconds timeout = std::chrono::seconds{30},
                   std::shared_ptr<KeptConnections> kept = {});
   // The answer whatever its status. Errors: Unavailable (nobody listens; hint says which daemon to start),
@@ -36,7 +36,7 @@ class Client {
   // idle connection just when a request arrives leaves open whether it saw it, and it is then asked again. Errors: also
   // DeadlineExceeded when the program's other calls had every connection.
   Result<ClientResponse> callKept(Steady deadline, std::string_view method, std::string_view path,
-                                  std::string_view body = {}, std::string_view contentType = "application/json") const;
+                                  std::string_view body = {}) const;
   // The body of a 2xx answer; any other answer becomes the Error its JSON carries (reason, message, hint, OSStatus).
   Result<std::string> callJson(std::string_view method, std::string_view path, std::string_view body = {},
                                std::string_view contentType = "application/json") const;

@@ -126,7 +126,7 @@ class IdentityClient final : public IdentityAgent {
   }
 
   Result<std::vector<std::string>> pendingInstallations() override {
-    return then(get("/v1/installations"), [](const json& body) { return textsFromJson(body, "pending"); });
+    return then(look("GET", "/v1/installations"), [](const json& body) { return textsFromJson(body, "pending"); });
   }
 
   Status declareApplications(const std::vector<DeclaredApplication>& all) override {
@@ -180,7 +180,6 @@ class IdentityClient final : public IdentityAgent {
   Result<json> look(std::string_view method, const std::string& path, std::string_view body = {}) const {
     return keptExchange(within(timeout_), method, path, body);
   }
-  Result<json> get(const std::string& path) const { return exchange(within(timeout_), "GET", path, {}); }
   Result<json> post(const std::string& path, const json& body) const {
     return exchange(within(timeout_), "POST", path, dump(body));
   }

@@ -145,6 +145,7 @@ void Session::awaitRequest() {
 void Session::becomeIdle() {
   idleAt_ = core_->idle.insert(core_->idle.end(), this);
   idle_ = true;
+  if (core_->perUid[uid()] <= core_->limits.keptPerUid) return;
   const auto own = [this](const Session* other) { return other->uid() == uid(); };
   if (static_cast<size_t>(std::ranges::count_if(core_->idle, own)) > core_->limits.keptPerUid)
     (*std::ranges::find_if(core_->idle, own))->close();

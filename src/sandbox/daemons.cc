@@ -42,7 +42,10 @@ Status confine(const Confinement& confinement) {
   const Result<int> version = restrictFiles(confinement.files);
   if (!version) return propagate(version.error());
   if (*version == 0) log::warn("this kernel has no Landlock: files are guarded by their modes alone");
-  return restrictSystemCalls(confinement.calls);
+  if (Status done = restrictSystemCalls(confinement.calls); !done) return done;
+  log::info("confined", {{"landlock", std::to_string(*version)},
+                         {"seccomp", enforcesAllowList() ? "allow-list" : "deny-list (sanitizer build)"}});
+  return {};
 }
 
 }  // namespace wayleave::sandbox

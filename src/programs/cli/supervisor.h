@@ -21,7 +21,7 @@ namespace wayleave::cli {
 enum class Rights : uint8_t {
   None,
   Network,  // CAP_NET_ADMIN and CAP_NET_BIND_SERVICE: proxyd
-  Observe,  // CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: identityd, whose witness alone keeps them (broker/witness.h)
+  Observe,  // CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: identityd, whose witnesses and their keeper keep them (broker/witness_pool.h)
 };
 
 struct DaemonSpec {
