@@ -239,7 +239,7 @@ void Installer::abort(const std::string& installation) {
   if (const Status forgotten = parts_.store.forget(installation); !forgotten)
     log::failure("cannot forget an installation", forgotten.error(), {{"installation", installation}});
   if (parts_.enroller != nullptr) parts_.enroller->settled(installation, false);
-  forgetUnused();
+  // Nothing that enrolment keeps is forgotten: who failed for the moment tries again, with the same account at the CA.
 }
 
 // What enrolment keeps for profiles that are gone.

@@ -175,6 +175,15 @@ TEST_F(InstallerTest, EnrolsAfterImportingAndNamesTheAccessGroups) {
   EXPECT_NE(std::ranges::find(progress_, std::string(kIdentifier) + ": asking the CA"), progress_.end());
 }
 
+// Each try registered another account at the CA, and a binding that works once was used up by the first.
+TEST_F(InstallerTest, BugAFailedEnrolmentLostTheAccountAtTheCa) {
+  enroller_.failure = Error{Reason::Unavailable, "the CA is away", {}, 0};
+  EXPECT_EQ(install(example("acme.mobileconfig")).error().reason, Reason::Unavailable);
+  EXPECT_EQ(enroller_.sweeps, 0);
+  enroller_.failure.reset();
+  ASSERT_TRUE(install(example("acme.mobileconfig")).has_value());
+}
+
 TEST_F(InstallerTest, RefusesAnEnrolmentThatNobodyCanDo) {
   restart(false);
   EXPECT_EQ(install(example("acme.mobileconfig")).error().reason, Reason::Unsupported);

@@ -148,10 +148,12 @@ class FakeEnroller final : public Enroller {
   void settled(std::string_view installation, bool committed) override {
     outcomes.emplace_back(std::string(installation), committed);
   }
+  void forgetAllBut(const std::vector<const Payload*>&) override { ++sweeps; }
 
   std::optional<Error> failure;
   std::vector<std::string> enrolled, installations;
   std::vector<std::pair<std::string, bool>> outcomes;
+  int sweeps = 0;
 
  private:
   FakeAgent& agent_;

@@ -121,17 +121,13 @@ ProfileExpiry::Look ProfileExpiry::look() {
       if (!due) left = std::min(left, duration_cast<milliseconds>(*removal->date - wall) + milliseconds{1});
     }
     if (removal->duration) {
-      if (removal->boot.empty()) {
-        removal->boot = parts_.boot;
-        removal->uptime = duration_cast<seconds>(now);
-        removal->wall = wall;
-        if (const Status noted = parts_.store.noteRemoval(profile.installation, write(*removal)); !noted) log::failure("cannot note when a profile goes", noted.error());
-      }
+      const bool begins = removal->boot.empty();
       const bool sameBoot = removal->boot == parts_.boot;
-      const milliseconds passed = removal->passed + std::max(milliseconds{0}, sameBoot ? now - removal->uptime : duration_cast<milliseconds>(wall - removal->wall));
+      const milliseconds since = sameBoot ? now - removal->uptime : duration_cast<milliseconds>(wall - removal->wall);
+      const milliseconds passed = begins ? milliseconds{0} : removal->passed + std::max(milliseconds{0}, since);
       due = due || passed >= *removal->duration;
       if (passed < *removal->duration) left = std::min(left, duration_cast<milliseconds>(*removal->duration - passed) + milliseconds{1});
-      if (sameBoot ? now - removal->uptime >= kNoteEvery : settled) {
+      if (begins || (sameBoot ? now - removal->uptime >= kNoteEvery : settled)) {
         removal->passed = duration_cast<seconds>(passed);
         removal->boot = parts_.boot;
         removal->uptime = duration_cast<seconds>(now);

@@ -323,7 +323,8 @@ Status Client::announce(bool patiently) {
 void Client::disownWhatIsGone() {
   const auto state = snapshot();
   if (!state || state->managed.empty() || parts_.machine.busy()) return;
-  const auto installed = parts_.machine.profiles(), unfinished = parts_.machine.unfinished();
+  // In this order: what is finished in between is in both.
+  const auto unfinished = parts_.machine.unfinished(), installed = parts_.machine.profiles();
   if (!installed || !unfinished) return;
   std::set<std::string> gone = state->managed;
   for (const auto* records : {&*installed, &*unfinished})

@@ -48,7 +48,7 @@ Answer installProfile(const CommandContext& context, const Command& command, Aft
   const auto installed = context.machine.profiles();
   if (!installed) return {.status = "NotNow"};
   std::string claimed;
-  bool enrolment = false, known = false, hasRemovalDate = false;
+  bool enrolment = false, known = false, removalDatePassed = false;
   const auto permit = [&](const Profile& profile) -> Status {
     const bool mdm = std::ranges::any_of(profile.payloads, [](const auto& one) { return one.template as<management::MdmPayload>() != nullptr; });
     enrolment = profile.identifier == context.ownership.enrolmentProfile();
@@ -62,7 +62,7 @@ Answer installProfile(const CommandContext& context, const Command& command, Aft
     if (known && !context.ownership.manages(profile.identifier))
       return fail(Reason::Conflict, "a profile with this identifier was installed by hand", "remove it at the machine first");
     claimed = profile.identifier;
-    hasRemovalDate = profile.removalDate.has_value();  // a permitted profile is refused as bad for that alone
+    removalDatePassed = profile.removalDate && *profile.removalDate <= std::chrono::system_clock::now();
     return context.ownership.claim(profile.identifier);
   };
   const auto outcome = context.machine.install(*payload->data(), permit);
@@ -76,7 +76,7 @@ Answer installProfile(const CommandContext& context, const Command& command, Aft
     if (const Status gone = context.ownership.disclaim(claimed); !gone)
       log::failure("cannot note that a profile was not installed", gone.error(), {{"identifier", claimed}});
   if (isForLater(outcome.error())) return {.status = "NotNow"};
-  const int code = hasRemovalDate && outcome.error().reason == Reason::BadInput ? kRemovalDatePassed : kInstallationFailure;
+  const int code = removalDatePassed && outcome.error().reason == Reason::BadInput ? kRemovalDatePassed : kInstallationFailure;
   return failedBecause(kAppleInstall, code, "The profile could not be installed.", outcome.error());
 }
 
