@@ -30,6 +30,7 @@ bool looksLikePropertyList(ByteView bytes) {
 // JSON of one value that is no object, as text files rarely begin.
 bool looksLikeScalar(ByteView bytes) {
   const std::string_view text = firstText(bytes);
+  if (text.starts_with("-----BEGIN ")) return false;  // PEM
   return !text.empty() && (text.front() == '-' || text.front() == '"' || (text.front() >= '0' && text.front() <= '9'));
 }
 
@@ -59,21 +60,23 @@ FileKind kindOf(const LintInput& input) {
 std::vector<LintFinding> lintDocument(const LintInput& input) {
   std::vector<management::Finding> findings;
   management::Report report(findings);
-  Result<management::JsonDocument> document = readDocument(input);
+  Result<management::JsonDocument> document = readDocument(input);  // an object: kindOf() has seen it
   std::string_view rule = "document";
-  if (!document || document->root.dictionary() == nullptr) {
-    report.error("", document ? "is JSON, but no object" : document.error().message);
-  } else {
-    report.useLines(std::move(document->lines));
-    plist::Dictionary& root = *document->root.dictionary();
-    if (const auto credential = management::credentialKindOf(root)) {
-      rule = "credential";
-      report.note("", fmt::format("is a credential document, {}", text(*credential)));
-      management::checkCredentialDocument(*credential, std::move(root), report);
-    } else if (const auto protocol = management::protocolDocumentOf(root)) {
-      report.note("", fmt::format("is {}", text(*protocol)));
-      management::checkProtocolDocument(*protocol, root, "", report);
+  if (const auto credential = management::credentialKindOf(*document->root.dictionary())) {
+    rule = "credential";
+    report.note("", fmt::format("is a credential document, {}", text(*credential)));
+    // As the device reads it: null is no value there.
+    Result<management::JsonDocument> strict = management::readJson(input.bytes);
+    if (strict) {
+      report.useLines(std::move(strict->lines));
+      management::checkCredentialDocument(*credential, std::move(*strict->root.dictionary()), report);
+    } else {
+      report.error("", strict.error().message);
     }
+  } else if (const auto protocol = management::protocolDocumentOf(*document->root.dictionary())) {
+    report.useLines(std::move(document->lines));
+    report.note("", fmt::format("is {}", text(*protocol)));
+    management::checkProtocolDocument(*protocol, *document->root.dictionary(), "", report);
   }
   std::vector<LintFinding> out;
   for (const management::Finding& finding : findings) out.push_back(toLintFinding(finding, input.name, rule));

@@ -174,6 +174,29 @@ TEST(Lint, WritesSarif) {
   EXPECT_TRUE(result["locations"][0]["physicalLocation"]["region"].contains("startLine"));
 }
 
+TEST(Lint, ReadsADocumentOfCredentialsAsADeviceDoes) {
+  EXPECT_RULE(lintText(R"({"UserName": "u", "Password": null})", "c.json"), Error, "credential", "null");
+}
+
+TEST(Lint, TakesPemForNoJson) {
+  const auto findings = lintText("-----BEGIN CMS-----\nAAAA\n-----END CMS-----\n", "-");
+  EXPECT_EQ(all(findings).find("JSON"), std::string::npos) << all(findings);
+  EXPECT_NE(all(findings).find("PEM"), std::string::npos) << all(findings);
+}
+
+TEST(Lint, KnowsWhatTheDnsAndProxiesOfAVpnNeed) {
+  const auto vpn = [](const std::string& keys) {
+    return lintText(profile(payload("com.apple.vpn.managed", "<key>UserDefinedName</key><string>v</string><key>VPNType</key><string>L2TP</string>\n" + keys)));
+  };
+  const std::string addresses = "<key>ServerAddresses</key><array><string>192.0.2.1</string></array>";
+  EXPECT_NE(all(vpn("<key>DNS</key><dict><key>DNSProtocol</key><string>Cleartext</string></dict>")).find("ServerAddresses"), std::string::npos);
+  EXPECT_NE(all(vpn("<key>DNS</key><dict><key>DNSProtocol</key><string>HTTPS</string>" + addresses + "</dict>")).find("DNSProtocol is HTTPS"), std::string::npos);
+  EXPECT_NE(all(vpn("<key>DNS</key><dict><key>DNSProtocol</key><string>TLS</string>" + addresses + "</dict>")).find("DNSProtocol is TLS"), std::string::npos);
+  EXPECT_NE(all(vpn("<key>Proxies</key><dict><key>HTTPProxy</key><string>p</string></dict>")).find("there is HTTPProxy"), std::string::npos);
+  const auto whole = vpn("<key>DNS</key><dict><key>DNSProtocol</key><string>HTTPS</string><key>ServerURL</key><string>https://dns.example/</string>" + addresses + "</dict>");
+  EXPECT_EQ(count(whole).errors, 0u) << all(whole);
+}
+
 TEST(Lint, TellsBrokenJsonByLineAndColumn) {
   const auto findings = lintText("{\n  \"Type\": oops\n}\n", "d.json");
   ASSERT_EQ(findings.size(), 1u) << all(findings);

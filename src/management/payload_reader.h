@@ -2,7 +2,9 @@
 
 // How the importer calls the readers of single payload types. Internal to management/.
 
+#include <array>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "management/payload.h"
@@ -26,6 +28,9 @@ class Resolver {
  private:
   const std::vector<PayloadHeader>& headers_;
 };
+
+// Apple's own names in VendorConfig. They mean nothing to us; other vendors' providers are configured by them.
+inline constexpr std::array<std::string_view, 4> kOthersVendorKeys{"Realm", "Role", "Group", "LoginGroupOrDomain"};
 
 struct ReadContext {
   const PayloadHeader& header;

@@ -90,7 +90,7 @@ constexpr std::array<std::string_view, 2> kProviders{"packet-tunnel", "app-proxy
 constexpr std::array kDnsKeys{ShapeKey{.name = "DNSProtocol", .kind = ValueKind::String, .words = kDnsProtocols},
                               ShapeKey{"ServerURL", ValueKind::String},
                               ShapeKey{"ServerName", ValueKind::String},
-                              ShapeKey{.name = "ServerAddresses", .kind = ValueKind::Array, .items = ValueKind::String},
+                              ShapeKey{.name = "ServerAddresses", .kind = ValueKind::Array, .required = true, .items = ValueKind::String},
                               ShapeKey{.name = "SearchDomains", .kind = ValueKind::Array, .items = ValueKind::String},
                               ShapeKey{"DomainName", ValueKind::String},
                               ShapeKey{.name = "SupplementalMatchDomains", .kind = ValueKind::Array, .items = ValueKind::String},
@@ -142,6 +142,20 @@ void checkReferences(const plist::Dictionary& dictionary, const std::string& pat
   }
 }
 
+void needs(const plist::Dictionary& dictionary, std::string_view key, std::string_view other, const std::string& path, Report& report) {
+  if (dictionary.contains(key) && !dictionary.contains(other))
+    report.error(plist::childPath(path, other), fmt::format("is missing, but there is {}", key));
+}
+
+void checkDns(const plist::Dictionary& dns, const std::string& path, Report& report) {
+  const plist::Value* protocol = dns.find("DNSProtocol");
+  if (protocol == nullptr) return report.warn(plist::childPath(path, "DNSProtocol"), "is missing: since macOS 11 the schema requires it");
+  if (protocol->string() == nullptr) return;  // reported already
+  for (const auto& [name, server] : {std::pair{"HTTPS", "ServerURL"}, {"TLS", "ServerName"}})
+    if (*protocol->string() == name && !dns.contains(server))
+      report.error(plist::childPath(path, server), fmt::format("is missing: DNSProtocol is {}", name));
+}
+
 void readRest(Keys& keys, const ReadContext& context) {
   const std::pair<std::string_view, Shape> known[] = {{"VPN", kVpnKeys}, {"DNS", kDnsKeys}, {"Proxies", kProxyKeys}, {"IPv4", kIpv4Keys},
                                                       {"PPP", {}},       {"IPSec", {}},     {"IKEv2", {}},           {"AlwaysOn", {}}};
@@ -154,8 +168,11 @@ void readRest(Keys& keys, const ReadContext& context) {
       Keys inner(*dictionary, keys.pathOf(key), context.report);
       readOnDemandRules(inner);
     }
-    if (key == "DNS" && !dictionary->contains("DNSProtocol"))
-      context.report.warn(plist::childPath(keys.pathOf(key), "DNSProtocol"), "is missing: since macOS 11 the schema requires it");
+    if (key == "DNS") checkDns(*dictionary, keys.pathOf(key), context.report);
+    if (key == "Proxies") {
+      needs(*dictionary, "HTTPProxy", "HTTPPort", keys.pathOf(key), context.report);
+      needs(*dictionary, "HTTPSProxy", "HTTPSPort", keys.pathOf(key), context.report);
+    }
   }
 }
 
@@ -189,7 +206,7 @@ VpnPayload readVpnPayload(Keys& keys, const ReadContext& context) {
   if (const plist::Dictionary* vendor = keys.dictionary("VendorConfig")) {
     payload.vendorConfig = *vendor;
     Keys others(*vendor, keys.pathOf("VendorConfig"), context.report);
-    for (const std::string_view key : {"Realm", "Role", "Group", "LoginGroupOrDomain"}) others.string(key);
+    for (const std::string_view key : kOthersVendorKeys) others.string(key);
   }
 
   if (std::ranges::find(kVpnTypes, *type) == kVpnTypes.end()) {

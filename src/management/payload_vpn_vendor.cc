@@ -309,7 +309,7 @@ void readVendorConfig(const plist::Dictionary& dictionary, const std::string& pa
   proxy.connectTarget = keys.choice<ConnectTarget>("ConnectTarget", {{"address", ConnectTarget::Address},
                                                                      {"hostname", ConnectTarget::HostName}})
                             .value_or(ConnectTarget::Address);
-  keys.known({"Realm", "Role", "Group", "LoginGroupOrDomain"});  // Apple's own names in this dictionary; nothing to us
+  keys.known(kOthersVendorKeys);
   if (unknown != nullptr)
     for (std::string& name : keys.unread()) unknown->push_back(std::move(name));
   keys.finish(unknown != nullptr ? Severity::Error : Severity::Warning);

@@ -14,7 +14,6 @@ bool fits(const plist::Value& value, ValueKind kind) {
     case ValueKind::Any: return true;
     case ValueKind::String: return value.string() != nullptr;
     case ValueKind::Integer: return value.integer() || value.unsignedInteger();
-    case ValueKind::Number: return value.integer() || value.unsignedInteger() || value.real();
     case ValueKind::Boolean: return value.boolean().has_value();
     case ValueKind::Switch: return value.boolean() || value.integer() == 0 || value.integer() == 1;
     case ValueKind::Data: return value.data() != nullptr;
@@ -29,7 +28,6 @@ std::string_view text(ValueKind kind) {
     case ValueKind::Any: return "a value";
     case ValueKind::String: return "a string";
     case ValueKind::Integer: return "an integer";
-    case ValueKind::Number: return "a number";
     case ValueKind::Boolean: return "a boolean";
     case ValueKind::Switch: return "0 or 1";
     case ValueKind::Data: return "data";

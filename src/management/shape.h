@@ -15,7 +15,7 @@
 
 namespace wayleave::management {
 
-enum class ValueKind : uint8_t { Any, String, Integer, Number, Boolean, Switch, Data, Array, Dictionary };  // Switch: 0 or 1, or a boolean
+enum class ValueKind : uint8_t { Any, String, Integer, Boolean, Switch, Data, Array, Dictionary };  // Switch: 0 or 1, or a boolean
 
 struct ShapeKey;
 // A view of a table of keys.

@@ -154,7 +154,7 @@ void readVpnPlugin(Keys& keys, TypeContext& context) {
   }
   if (const plist::Dictionary* vendor = keys.dictionary("VendorConfig")) {
     Keys ours(*vendor, keys.pathOf("VendorConfig"), keys.report());  // the rest is checked as a profile's is
-    for (const std::string_view key : {"Realm", "Role", "Group", "LoginGroupOrDomain"}) ours.string(key);  // other vendors'
+    for (const std::string_view key : kOthersVendorKeys) ours.string(key);
     if (const auto anchors = ours.strings("TrustAnchorAssetReferences"))
       for (const std::string& anchor : *anchors)
         context.declaration.assets.push_back({anchor, ours.pathOf("TrustAnchorAssetReferences"), {kCertificateAsset}, true});

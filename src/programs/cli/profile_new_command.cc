@@ -300,9 +300,10 @@ void addProfileNewCommand(CLI::App& profile, Context& context) {
   auto options = std::make_shared<NewOptions>();
   command->add_option("FILE", options->file, "where to (default: standard output)")->type_name("FILE");
   command->add_flag("--force", options->force, "replace FILE if it is there");
-  command->add_flag("--declarations", options->declarations, "write declarations into the folder FILE instead of a profile");
+  CLI::Option* declarations = command->add_flag("--declarations", options->declarations, "write declarations into the folder FILE instead of a profile");
   command->add_option("--document-url", options->documentUrl, "with --declarations: where the assets' documents will be served (default: inside the declarations, which Wayleave alone reads)")
       ->type_name("URL")
+      ->needs(declarations)
       ->check([](const std::string& url) { return httpsProblem(url); });
   command->add_option("--identifier", options->identifier, "PayloadIdentifier, as com.example.wayleave; decides what the profile replaces")->type_name("NAME");
   command->add_option("--name", options->name, "what people see (Wayleave)")->type_name("TEXT");
