@@ -58,9 +58,11 @@ def build_ecp() -> tuple[Path, Path]:
     signer, client = CACHE / f"ecp-signer-{ECP}", CACHE / f"ecp-client-{ECP}"
     if signer.exists() and client.exists():
         return signer, client
+    if not os.environ.get("BENCH_PEERS"):
+        raise RuntimeError("not built yet: BENCH_PEERS=1 builds it, once")
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if not go:
-        raise RuntimeError("no Go toolchain")
+        raise RuntimeError("no Go toolchain (1.25 or later, newer than Debian's)")
     CACHE.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "CGO_ENABLED": "1"}
     with tempfile.TemporaryDirectory() as target:

@@ -44,7 +44,7 @@ def build_ghostunnel() -> None:
         raise lab.LabError("not built yet: BENCH_PEERS=1 builds it, once, in some two minutes")
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if not go:
-        raise lab.LabError("no Go toolchain")
+        raise lab.LabError("no Go toolchain (1.25 or later, newer than Debian's)")
     GHOSTUNNEL.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         built = Path(work) / "ghostunnel"

@@ -4,7 +4,7 @@
 #   scripts/bench.sh --quick     that it runs: one short round, nothing is asserted about speed
 #   scripts/bench.sh --publish   writes what build/bench holds into docs/benchmarks.md and docs/benchmarks/
 # BENCH_ROUNDS, BENCH_SECONDS and BENCH_SOAK_FLOWS make it longer. What is published was measured with 3, 1.2 and 1000000.
-# BENCH_PEERS=1 also builds the peers that Debian lacks (ghostunnel), once, outside the source tree.
+# BENCH_PEERS=1 also builds the peers that Debian lacks (ghostunnel, Google's ECP), once, outside the source tree; it takes Go 1.25.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode=${1:-}
