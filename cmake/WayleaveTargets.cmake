@@ -36,6 +36,14 @@ if(CMAKE_BUILD_TYPE STREQUAL "Release")
   add_link_options(-Wl,-z,relro,-z,now)
 endif()
 
+if(WAYLEAVE_UNITY AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # Of classes private to a source, which is now included by another.
+  add_compile_options(-Wno-subobject-linkage)
+elseif(WAYLEAVE_UNITY)
+  # clang counts a name of another source's anonymous namespace as shadowed; g++ goes on checking.
+  add_compile_options(-Wno-shadow)
+endif()
+
 if(WAYLEAVE_SANITIZE STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g1)
   add_link_options(-fsanitize=address,undefined)
@@ -82,6 +90,17 @@ if(WAYLEAVE_PCH)
     target_compile_options(wayleave_pch_test PRIVATE ${WAYLEAVE_TEST_OPTIONS})
   endif()
 endif()
+
+# A build from scratch by scripts/build.sh compiles eight sources of a target at once: parsing and instantiating the same
+# templates is most of the work. Names in anonymous namespaces must then be unique within a target, or their files be named in
+# wayleave_compile_alone(). Without it (the default, scripts/tidy.sh) every source shows that it includes what it uses.
+function(wayleave_unity target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${WAYLEAVE_UNITY} UNITY_BUILD_BATCH_SIZE 8)
+endfunction()
+function(wayleave_compile_alone)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 function(wayleave_use_pch target which)
   if(WAYLEAVE_PCH)
     target_precompile_headers(${target} REUSE_FROM ${which})
@@ -102,6 +121,7 @@ function(wayleave_library name)
 
   if(sources)
     add_library(wayleave_${name} STATIC ${sources})
+    wayleave_unity(wayleave_${name})
     set(scope PUBLIC)
     if(ARG_NET)
       wayleave_use_pch(wayleave_${name} wayleave_pch_net)
@@ -120,6 +140,7 @@ function(wayleave_library name)
 
   if(WAYLEAVE_TESTS AND tests)
     add_executable(wayleave_${name}_test ${tests})
+    wayleave_unity(wayleave_${name}_test)
     target_link_libraries(wayleave_${name}_test PRIVATE wayleave::${name} gtest gmock gtest_main)
     target_compile_definitions(wayleave_${name}_test PRIVATE WAYLEAVE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     target_compile_options(wayleave_${name}_test PRIVATE ${WAYLEAVE_TEST_OPTIONS})
@@ -158,6 +179,7 @@ function(wayleave_program name)
     return()
   endif()
   add_executable(${ARG_OUTPUT} ${sources})
+  wayleave_unity(${ARG_OUTPUT})
   wayleave_use_pch(${ARG_OUTPUT} wayleave_pch)
   foreach(dep ${ARG_DEPENDS})
     target_link_libraries(${ARG_OUTPUT} PRIVATE wayleave::${dep})

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # scripts/build.sh release|asan|tsan [TARGET…]  — configures once, then builds quietly with progress.
+# WAYLEAVE_UNITY=OFF compiles every source by itself: slower from scratch (572 s instead of 238 on two cores), faster after a change.
 # asan: with clang-19 when it is installed (then the fuzzers are built from the same objects), else with g++.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +12,7 @@ case $kind in
   tsan) options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DWAYLEAVE_SANITIZE=thread) ;;
   *) echo "usage: $0 release|asan|tsan [TARGET…]" >&2; exit 2 ;;
 esac
+options+=(-DWAYLEAVE_UNITY="${WAYLEAVE_UNITY:-ON}")
 mkdir -p build
 log=build/$kind.log
 if ! cmake -S . -B "build/$kind" -G Ninja "${options[@]}" > "$log" 2>&1; then

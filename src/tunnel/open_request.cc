@@ -7,10 +7,10 @@
 namespace wayleave::tunnel {
 namespace {
 
-class Handle final : public Opener::Pending {
+class CancelHandle final : public Opener::Pending {
  public:
-  explicit Handle(std::function<void()> cancel) : cancel_(std::move(cancel)) {}
-  ~Handle() override { cancel_(); }
+  explicit CancelHandle(std::function<void()> cancel) : cancel_(std::move(cancel)) {}
+  ~CancelHandle() override { cancel_(); }
 
  private:
   std::function<void()> cancel_;
@@ -23,7 +23,7 @@ OpenRequest::OpenRequest(boost::asio::io_context& io, std::string authority, Str
     : io_(io), authority_(std::move(authority)), events_(events), deadline_(deadline), done_(std::move(done)), timer_(io) {}
 
 std::unique_ptr<Opener::Pending> OpenRequest::handle() {
-  return std::make_unique<Handle>([self = shared_from_this()] {
+  return std::make_unique<CancelHandle>([self = shared_from_this()] {
     if (!self->live()) return;
     self->done_ = nullptr;
     self->stop();
