@@ -22,7 +22,7 @@ esac
 
 scripts/dependencies.sh build lab bench
 scripts/build.sh release wayleave wayleave-identityd wayleave-managementd wayleave-proxyd wayleave-bench-load \
-  wayleave-bench-gateway wayleave-bench-handshakes wayleave-bench-broker
+  wayleave-bench-gateway wayleave-bench-handshakes wayleave-bench-broker wayleave_pkcs11_module
 mkdir -p $out
 if [ "$mode" = --quick ]; then
   rm -f $out/quick.json

@@ -7,11 +7,11 @@ build=(g++ cmake ninja-build make pkg-config git ca-certificates mold
   libboost1.81-dev libssl-dev libexpat1-dev libnghttp2-dev libcurl4-openssl-dev nlohmann-json3-dev libtss2-dev libsqlite3-dev
   libnftables-dev libmnl-dev libcli11-dev libspdlog-dev libfmt-dev libtomlplusplus-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev libseccomp-dev libcap-dev libp11-kit-dev)
-lab=(python3 python3-cryptography python3-cbor2 openssl curl iproute2 nftables procps util-linux squid-openssl nginx-light
+lab=(python3 python3-cryptography python3-cbor2 python3-h2 openssl curl iproute2 nftables procps util-linux squid-openssl nginx-light
   swtpm swtpm-tools tpm2-tools scep zsh fish mandoc)
 fuzz=(clang-19 libclang-rt-19-dev llvm-19)
 interop=(golang-go pebble scep nghttp2-proxy apache2 haproxy sqlite3 python3-venv gnutls-bin opensc libnss3-tools p11-kit libengine-pkcs11-openssl openssh-client openssh-server)
-bench=(libbenchmark-dev softhsm2 p11-kit opensc haproxy libnginx-mod-stream stunnel4 nghttp2-proxy redsocks python3)
+bench=(libbenchmark-dev softhsm2 p11-kit libengine-pkcs11-openssl opensc haproxy libnginx-mod-stream stunnel4 nghttp2-proxy redsocks python3)
 
 groups=("$@")
 [ ${#groups[@]} -gt 0 ] || groups=(build lab)
