@@ -28,6 +28,7 @@ for group in "${groups[@]}"; do
 done
 
 missing=()
+mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | sort -u)  # groups share some
 for package in "${wanted[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
 done
