@@ -265,7 +265,13 @@ redsocks {{ local_ip = 127.0.0.1; local_port = {port}; listenq = 4096; ip = 127.
         self.machine.start(name, "device", *command)
         lab.wait_until(lambda: self.machine.alive(name) or all(lab.answers(runtime / f"{s}.sock") for s in ("identity", "management", "proxy")), 20, name)
         self.control(name, "profile", "install", folder / "profile.mobileconfig")
+        # Before proxyd has heard of it, a flow that only --listen brings goes its own way and fails.
+        lab.wait_until(lambda: self.carries(name), 20, f"{name} to have its configuration")
         return [name]
+
+    def carries(self, name: str) -> bool:
+        known = json.loads(self.control(name, "status", "--json"))["proxy"].get("configurations", [])
+        return bool(known) and all(c["identity"]["state"] == "ready" for c in known)
 
     def control(self, name: str, *arguments) -> str:
         result = self.machine.inside("device", lab.BIN / "wayleave", "--runtime-dir", self.work / name / "run", *arguments, check=False)

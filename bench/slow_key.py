@@ -4,7 +4,8 @@
 
 The key is one of a software TPM that answers each signature late (slow_tpm.py), enrolled by ACME as in the demo. The gateway gives no
 tickets, so that nobody gets around a signature. The peer is stunnel with OpenSSL's PKCS#11 engine and Wayleave's module: the same key,
-the same identityd. Counting begins with the first flow ever, so Wayleave's figure contains the handshakes of its tunnels.
+the same identityd. Counting begins with the first flow ever, as soon as proxyd has its configuration: Wayleave's figure contains the
+handshakes of its tunnels but for what it did of the first, which it starts by itself.
 """
 
 from __future__ import annotations
